@@ -20,8 +20,11 @@ up: setup  ## Collector, engine and dashboards, as a user starts them
 bench: setup  ## The figures of docs/performance.md
 	.venv/bin/python -m benchmarks
 
-lock:  ## Resolve requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet
+
+lock:  ## Resolve both lock files anew (needs uv): for development, and for the container image
+	$(LOCK) --group dev --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --no-annotate --output-file requirements.runtime.lock
 
 setup:
 	@scripts/setup
