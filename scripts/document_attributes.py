@@ -26,8 +26,10 @@ def page(source: str) -> str:
     """The page's text."""
     rows = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in attributes(source))
     return (
-        "# Attributes\n\nEvery attribute that Loopscope writes or reads. "
-        f"Made from `schemas/loopscope_schemas/attributes.py` by `scripts/document_attributes.py`.\n\n| attribute | meaning |\n|---|---|\n{rows}\n"
+        "# Attributes\n\n"
+        "Every attribute that Loopscope writes or reads. Made from `schemas/loopscope_schemas/attributes.py` by\n"
+        "`scripts/document_attributes.py`.\n\n"
+        f"| attribute | meaning |\n|---|---|\n{rows}\n"
     )
 
 
