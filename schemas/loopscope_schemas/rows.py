@@ -112,6 +112,8 @@ class SpanRow:
     side_effects: bool | None = None
     idempotency: str = ""
     key: str = ""
+    prompt_name: str = ""
+    prompt_version: str = ""
     outcome: str = ""
     config: str = ""
     limits: str = ""
@@ -243,3 +245,5 @@ class RunStateRow:
     limits: str = ""
     limit_hit: str = ""
     config: str = ""
+    is_deleted: bool = False
+    """True where the run turned out to have begun earlier: its row is under that start."""

@@ -5,6 +5,7 @@ scope, else by its attributes. A span that cannot be turned into a row is set as
 does I/O; the ingest half of the collector calls it.
 """
 
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -15,10 +16,10 @@ from loopscope_collector.normalise import genai, loopscope
 from loopscope_collector.normalise.batch import Batch, Refused
 from loopscope_collector.normalise.context import Context
 from loopscope_collector.normalise.costs import put_cost
-from loopscope_collector.normalise.spans import Origin, draft_of, finish, origin_of
+from loopscope_collector.normalise.spans import Origin, draft_of, finish, ids_of, origin_of
 from loopscope_schemas.rows import SpanRow
 
-__all__ = ["Batch", "Context", "NotTelemetryError", "QueueRecord", "Refused", "normalise"]
+__all__ = ["Batch", "Context", "NotTelemetryError", "QueueRecord", "Refused", "normalise", "single_spans"]
 
 _DIALECTS: Final = {
     "com.anthropic.sdk.python": "anthropic_native",
@@ -80,6 +81,16 @@ def normalise(record: QueueRecord, *, context: Context, into: Batch | None = Non
                 else:
                     batch.spans.append(row)
     return batch
+
+
+def single_spans(record: QueueRecord) -> Iterator[tuple[str, str, bytes]]:
+    """Every span of a record: its trace and span id as its row has them, and a request that holds it alone."""
+    request = ExportTraceServiceRequest.FromString(record.body)
+    for resource_spans in request.resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                trace_id, span_id = (found.hex() for found in ids_of(span))
+                yield trace_id, span_id, _alone(resource_spans, scope_spans, span)
 
 
 def _row(span: Span, origin: Origin, batch: Batch, context: Context, received_at: int, marker: bool) -> SpanRow:

@@ -4,7 +4,6 @@ import json
 from typing import Any, Final
 
 from loopscope_collector.normalise.spans import Draft
-from loopscope_schemas import attributes as at
 from loopscope_schemas.content import (
     InexactJsonError,
     Json,
@@ -42,8 +41,8 @@ def put_input(draft: Draft, split: Split, size: int) -> None:
             columns["day"],
             prompt,
             agent=columns.get("agent", ""),
-            name=_text(draft, at.PROMPT_NAME) if prompt.kind == "system" else "",
-            version=_text(draft, at.PROMPT_VERSION) if prompt.kind == "system" else "",
+            name=columns.get("prompt_name", "") if prompt.kind == "system" else "",
+            version=columns.get("prompt_version", "") if prompt.kind == "system" else "",
             at=columns["start_time"],
         )
     columns["chain_root"] = chain_root(system, split.messages)
@@ -157,11 +156,6 @@ def _parsed(text: str) -> Json:
 def _is_content(value: Json) -> bool:
     """Whether a result is a list of content blocks rather than data."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) and "type" in item for item in value)
-
-
-def _text(draft: Draft, name: str) -> str:
-    value = draft.rest.get(name)
-    return value if isinstance(value, str) and len(value) <= PREVIEW_CHARS else ""
 
 
 def split_parts(system: str | None, tools: str | None, messages: Split | None) -> Split:

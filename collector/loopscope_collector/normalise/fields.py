@@ -158,6 +158,8 @@ SPAN_FIELDS: Final[Mapping[str, tuple[str, Reader]]] = {
     at.TOOL_SIDE_EFFECTS: ("side_effects", flag),
     at.TOOL_IDEMPOTENCY: ("idempotency", text),
     at.TOOL_KEY: ("key", text),
+    at.PROMPT_NAME: ("prompt_name", text),
+    at.PROMPT_VERSION: ("prompt_version", text),
     at.RUN_INPUT: ("input_text", json_text),
     at.RUN_FINAL_ANSWER: ("output_text", json_text),
     at.RUN_OUTCOME: ("outcome", text),

@@ -6,6 +6,7 @@ too long for the map goes to a content block; what cannot be a time or an id is 
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ _KINDS: Final = {
     "invoke_agent": "run",
     "invoke_workflow": "run",
 }
+_HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
 
@@ -209,22 +211,37 @@ def _read_cut(draft: Draft) -> None:
     draft.cut.update(said if isinstance(said, dict) else {at.CUT: said})
 
 
-def _identify(draft: Draft) -> None:
-    """Ids in hex. Spans without one are told apart by their content: equal ids would make them one row."""
-    span, columns = draft.span, draft.columns
+def ids_of(span: Span) -> tuple[bytes, bytes]:
+    """Trace and span id. Spans without one are told apart by their content: equal ids would make them one row."""
     trace_id, span_id = span.trace_id, span.span_id
     if len(trace_id) != len(_NO_TRACE) or trace_id == _NO_TRACE:
-        draft.cut["trace_id"] = {"was": trace_id.hex()[:KEPT_CHARS], "why": "no id: made from the span's content"}
         trace_id = hashlib.blake2b(span.SerializeToString(deterministic=True), digest_size=16).digest()
     if len(span_id) != len(_NO_SPAN) or span_id == _NO_SPAN:
-        draft.cut["span_id"] = {"was": span_id.hex()[:KEPT_CHARS], "why": "no id: made from the span's content"}
         span_id = hashlib.blake2b(span.SerializeToString(deterministic=True), digest_size=8).digest()
+    return trace_id, span_id
+
+
+def _identify(draft: Draft) -> None:
+    span, columns = draft.span, draft.columns
+    trace_id, span_id = ids_of(span)
+    for name, id_, was in (("trace_id", trace_id, span.trace_id), ("span_id", span_id, span.span_id)):
+        if id_ != was:
+            draft.cut[name] = {"was": was.hex()[:KEPT_CHARS], "why": "no id: made from the span's content"}
     columns["trace_id"] = trace_id.hex()
     columns["span_id"] = span_id.hex()
     parent = span.parent_span_id
     columns["parent_span_id"] = "" if parent == _NO_SPAN else parent.hex()
-    if not columns.get("run_id"):
-        columns["run_id"] = columns["trace_id"]
+    columns["run_id"] = _run_id(draft, at.RUN_ID, columns.get("run_id")) or columns["trace_id"]
+    columns["parent_run_id"] = _run_id(draft, at.RUN_PARENT_ID, columns.get("parent_run_id"))
+
+
+def _run_id(draft: Draft, name: str, stated: str | None) -> str:
+    """Hex digits, whatever was stated: a made-up id is the digest of what stands in its place."""
+    if not stated or _HEX.fullmatch(stated):
+        return stated or ""
+    draft.rest[name] = stated
+    draft.cut[name] = {"why": "not made of 1 to 64 lower-case hex digits: its digest stands for it"}
+    return hashlib.blake2b(stated.encode(), digest_size=16).hexdigest()
 
 
 def _place(draft: Draft, received_at: int, marker: bool) -> None:
