@@ -1,4 +1,4 @@
-"""`loopscope demo`: everything at once, on this machine: collector, engine, dashboards, and agents that get into trouble."""
+"""`loopscope demo`: collector, engine, dashboards, and agents that get into trouble, all on this machine."""
 
 import shutil
 import signal
