@@ -265,7 +265,8 @@ def _check_tool_results(messages: list[JsonDict]) -> None:
             if call not in offered:
                 raise invalid(
                     f"messages.{index}.content.{number}: unexpected `tool_use_id` found in `tool_result` blocks: "
-                    f"{call}. Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
+                    f"{call}. Each `tool_result` block must have a corresponding `tool_use` block in the previous "
+                    "message."
                 )
             if call in seen:
                 raise invalid(
