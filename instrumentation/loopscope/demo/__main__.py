@@ -4,4 +4,5 @@ import sys
 
 from loopscope.demo.run import main
 
-sys.exit(main())
+if __name__ == "__main__":  # the processes of the scenes import the main module again
+    sys.exit(main())

@@ -111,7 +111,7 @@ def definitions(recorded: list[Conversation]) -> list[ToolParam]:
         for call in message.get("tool_calls") or []:
             known = properties.setdefault(call["function"]["name"], {})
             for name, value in json.loads(call["function"]["arguments"]).items():
-                known.setdefault(name, {"type": "array" if isinstance(value, list) else _json_type(value)})
+                known.setdefault(name, {"type": _json_type(value)})
     return [
         {
             "name": name,
@@ -166,4 +166,8 @@ def main() -> None:
 def _json_type(value: object) -> str:
     if isinstance(value, bool):
         return "boolean"
-    return {str: "string", int: "number", float: "number", dict: "object"}.get(type(value), "string")
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, list):
+        return "array"
+    return "object" if isinstance(value, dict) else "string"

@@ -1,10 +1,9 @@
 """Scene: a translation run of ten documents; its process is killed with SIGKILL after five."""
 
-import signal
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Mapping
+from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import loopscope
@@ -20,7 +19,6 @@ GRACE_SECONDS: Final = 2.0
 """Between the fifth turn and the kill: what is older than a second must not be lost."""
 
 SYSTEM: Final = "You translate documents into French. Translate one document a turn and store it."
-READY: Final = "half way"
 
 
 @loopscope.tool(side_effects=True)
@@ -41,8 +39,8 @@ def scripts() -> Mapping[str, Script]:
     return {AGENT: _turn}
 
 
-def victim() -> None:
-    """The process that will be killed: says when it is half way, and then waits for its next document."""
+def victim(parent: Connection) -> None:
+    """The process that will be killed: tells `parent` when it is half way, and waits for its next document."""
     loopscope.configure(agent=AGENT, agent_version="1.0.3", environment="production")
     documents = "\n\n".join(Prose(f"document {number}").paragraph(3) for number in range(DOCUMENTS))
     messages: list[Any] = [{"role": "user", "content": f"Translate these documents:\n\n{documents}"}]
@@ -59,21 +57,21 @@ def victim() -> None:
             messages.append({"role": "assistant", "content": kit.content_of(answer)})
             results = kit.run_tools({"store_translation": store_translation}, answer)
             messages.append({"role": "user", "content": results})
-        print(READY, flush=True)
-        sys.stdin.read()
+        parent.send("half way")
+        parent.recv()
 
 
 def main() -> None:
-    """Start the victim, wait until it is half way, kill it. Raises RuntimeError when it ended by itself."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", "from loopscope.demo import killed; killed.victim()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with child:
-        if child.stdout is None or child.stdout.readline().strip() != READY:
-            child.kill()
-            raise RuntimeError(f"the run to be killed ended early, with exit code {child.wait()}")
+    """Start the victim, wait until it is half way, kill it. Raises EOFError when it ended by itself."""
+    # A fork is safe here: the scene's process has started no thread yet.
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=victim, args=(theirs,))
+    child.start()
+    theirs.close()
+    try:
+        ours.recv()
         time.sleep(GRACE_SECONDS)
-        child.send_signal(signal.SIGKILL)
+    finally:
+        child.kill()
+        child.join()

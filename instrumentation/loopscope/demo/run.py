@@ -6,8 +6,8 @@ that hold a stand-in already (tests).
 
 import argparse
 import os
-import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +19,7 @@ from typing import Final
 
 from loopscope.demo import airline
 from loopscope.demo.catalog import SCENES, Scene, airline_scene
+from loopscope.demo.scene import play, processes
 from loopscope.stub import StubServer
 
 DEFAULT_ENDPOINT: Final = "http://127.0.0.1:4318"
@@ -27,6 +28,8 @@ LATENCY_SECONDS: Final = 0.03
 """Mean answer time of the demo's model: long enough to see a duration, short enough for 1,600 calls."""
 SCENE_SECONDS: Final = 120.0
 """A scene that takes longer is ended and counts as failed."""
+MAX_OUTPUT_CHARS: Final = 4_000
+"""How much is shown of what a failed scene printed; the end of it."""
 WAIT_SECONDS: Final = 60.0
 """How long the runner waits for the collector to answer."""
 
@@ -95,7 +98,6 @@ def run_demo(
         for name, script in scene.scripts().items():
             stub.add_script(name, script)
     variables = {
-        **os.environ,
         "ANTHROPIC_BASE_URL": stub.url,
         "ANTHROPIC_API_KEY": "sk-demo",
         "LOOPSCOPE_ENDPOINT": endpoint,
@@ -103,13 +105,13 @@ def run_demo(
         **(environment or {}),
     }
 
-    def play(scene: Scene) -> Played:
+    def one(scene: Scene) -> Played:
         played = _play(scene, variables)
         say(f"{played.scene:<12} {played.error or 'ok'} ({played.seconds:.1f} s)")
         return played
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(play, scenes))
+        return list(pool.map(one, scenes))
 
 
 def wait_for(endpoint: str, seconds: float) -> bool:
@@ -127,16 +129,20 @@ def wait_for(endpoint: str, seconds: float) -> bool:
 
 def _play(scene: Scene, variables: Mapping[str, str]) -> Played:
     started = time.monotonic()
-    command = [sys.executable, "-m", "loopscope.demo.scene", scene.name]
-    try:
-        done = subprocess.run(
-            command, env=variables, capture_output=True, text=True, timeout=SCENE_SECONDS, check=False, errors="replace"
-        )
-    except subprocess.TimeoutExpired:
-        return Played(scene.name, SCENE_SECONDS, f"not finished after {SCENE_SECONDS:g} s")
     error = None
-    if done.returncode:
-        error = f"failed with exit code {done.returncode}:\n{done.stderr.strip()[-4_000:]}"
+    with tempfile.TemporaryDirectory(prefix="loopscope-demo-") as folder:
+        output = Path(folder, "output")
+        process = processes().Process(target=play, args=(scene.name, variables, str(output)), name=scene.name)
+        process.start()
+        process.join(SCENE_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            error = f"not finished after {SCENE_SECONDS:g} s"
+        elif process.exitcode:
+            said = output.read_text(errors="replace").strip() if output.exists() else ""
+            error = f"failed with exit code {process.exitcode}:\n{said[-MAX_OUTPUT_CHARS:]}"
+        process.close()
     return Played(scene.name, time.monotonic() - started, error)
 
 

@@ -1,6 +1,13 @@
-"""The process of one scene: `python -m loopscope.demo.scene NAME`. Exits 1 when not everything could be delivered."""
+"""The process of one scene: started by the runner, or by hand with `python -m loopscope.demo.scene NAME`.
 
+The runner forks it from a server process that has imported everything once: the SDK alone takes seconds to import.
+"""
+
+import multiprocessing
+import os
 import sys
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +28,24 @@ def main(argv: list[str]) -> int:
     if not loopscope.flush(FLUSH_SECONDS):
         print(f"not everything was delivered within {FLUSH_SECONDS:g} s", file=sys.stderr)
         return 1
+    loopscope.shutdown()
     return 0
+
+
+def processes() -> ForkServerContext:
+    """Makes processes that have this module, and with it all scenes and the SDK, imported already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["loopscope.demo.warm"])
+    return context
+
+
+def play(name: str, variables: Mapping[str, str], output: str) -> None:
+    """In a process of its own: run a scene with these environment variables; what it prints goes to a file."""
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ.update(variables)
+    sys.exit(main([name]))
 
 
 if __name__ == "__main__":

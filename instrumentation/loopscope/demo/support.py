@@ -113,8 +113,7 @@ CASES: Final = {
         "dana.whitfield@example.com",
         "conv-7310",
         "1.4.2",
-        "Hello, I want to send back my espresso machine (K-88120). It is too loud. My money back, please! Dana, "
-        "dana.whitfield@example.com",
+        "My espresso machine K-88120 is too loud. I want my money back, please! dana.whitfield@example.com",
     ),
     "parcel": (
         "marcus.oyelaran@example.com",
@@ -144,8 +143,7 @@ CASES: Final = {
         "dana.whitfield@example.com",
         "conv-7310",
         "1.5.0",
-        "This is ridiculous. You told me I was not eligible, but the machine is DEFECTIVE, order K-88120. "
-        "I want to speak to a supervisor. dana.whitfield@example.com",
+        "This is ridiculous. The machine K-88120 is DEFECTIVE. I want a supervisor! dana.whitfield@example.com",
     ),
 }
 

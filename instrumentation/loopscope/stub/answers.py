@@ -5,7 +5,6 @@ Pure and deterministic: ids come from the seed and the place in the session. Cal
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from loopscope.stub.script import Ask, ToolCall, Turn
@@ -37,7 +36,7 @@ def default_turn(ask: Ask) -> Turn:
     results = ask.tool_results
     tool = None if results else _tool_to_call(ask.body)
     if tool is not None:
-        arguments = sample(tool.get("input_schema") or {})
+        arguments: object = sample(tool.get("input_schema"))
         if not isinstance(arguments, dict):
             arguments = {}
         return Turn(thinking=thinking, tool_calls=(ToolCall(str(tool["name"]), cast("JsonDict", arguments)),))
@@ -49,28 +48,34 @@ def default_turn(ask: Ask) -> Turn:
     return Turn(thinking=thinking, text=f"You asked: {ask.last_user_text[:_ECHO_CHARS]}")
 
 
-def sample(schema: Mapping[str, Any], depth: int = 0) -> Any:
-    """A small value that fits a JSON schema: required properties only, the first choice of an enum."""
-    if depth > _SCHEMA_DEPTH:
+def sample(schema: object, depth: int = 0) -> Any:
+    """A small value that fits a JSON schema: required properties only, the first choice of an enum.
+
+    What is no schema, or deeper than eight levels, gives None.
+    """
+    if depth > _SCHEMA_DEPTH or not isinstance(schema, dict):
         return None
+    schema = cast("JsonDict", schema)
     for given in ("const", "default"):
         if given in schema:
             return schema[given]
     for choices in ("enum", "examples"):
-        if schema.get(choices):
+        if isinstance(schema.get(choices), list) and schema[choices]:
             return schema[choices][0]
     for union in ("anyOf", "oneOf", "allOf"):
-        if schema.get(union):
+        if isinstance(schema.get(union), list) and schema[union]:
             return sample(schema[union][0], depth + 1)
     kind = schema.get("type")
     if isinstance(kind, list):
-        kind = cast("list[str]", kind)[0]
-    if kind == "object" or "properties" in schema:
-        properties: Mapping[str, Any] = schema.get("properties") or {}
-        required = schema.get("required", list(properties))
-        return {name: sample(properties.get(name) or {}, depth + 1) for name in required}
+        kind = cast("list[object]", kind)[0] if kind else None
+    properties = schema.get("properties")
+    if kind == "object" or isinstance(properties, dict):
+        known = cast("JsonDict", properties) if isinstance(properties, dict) else {}
+        required = schema.get("required")
+        names = cast("list[object]", required) if isinstance(required, list) else list(known)
+        return {str(name): sample(known.get(str(name)), depth + 1) for name in names}
     if kind == "array":
-        return [sample(schema["items"], depth + 1)] if schema.get("minItems") else []
+        return [sample(schema.get("items"), depth + 1)] if schema.get("minItems") else []
     return {"string": "example", "integer": 1, "number": 1.0, "boolean": True}.get(str(kind))
 
 
@@ -164,5 +169,8 @@ def _tool_to_call(body: JsonDict) -> JsonDict | None:
 
 def _output_schema(body: JsonDict) -> JsonDict | None:
     config: JsonDict = body.get("output_config") or {}
-    wanted: JsonDict = config.get("format") or body.get("output_format") or {}
-    return wanted.get("schema") if wanted.get("type") == "json_schema" else None
+    wanted = config.get("format") or body.get("output_format")
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return None
+    schema = wanted.get("schema")
+    return cast("JsonDict", schema) if isinstance(schema, dict) else None

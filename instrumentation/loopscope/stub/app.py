@@ -141,12 +141,13 @@ class MessagesEndpoint:
         await channel.send(to_bytes(body), more=False)
 
     async def _fail(self, arrival: Arrival, plan: Plan, channel: Channel) -> None:
-        """Drop or hang: no answer at all. Returning without one makes the server close the connection."""
+        """Drop or hang: no answer. The server closes a connection whose promised body never came."""
         fault = plan.fault
         stayed = True
         if fault is not None and fault.kind == "hang":
             stayed = await channel.wait(min(fault.seconds, MAX_HANG_SECONDS))
         self._record(arrival, plan, None, "broken" if stayed else "abandoned", None)
+        await channel.start(200, {**json_headers(arrival), "content-length": "1"})
 
     async def _stream(self, arrival: Arrival, plan: Plan, message: JsonDict, channel: Channel) -> None:
         pacing = plan.pacing
@@ -229,10 +230,11 @@ def json_headers(arrival: Arrival) -> dict[str, str]:
 
 
 def make_app(service: Service, log: RequestLog, key: str | None) -> Starlette:
-    """The application. With a `key`, every request must carry it (`x-api-key`), the log included."""
+    """The application. With a `key`, every request must carry it, as `x-api-key` or bearer token; the log's too."""
 
     def refused(request: Request) -> Response | None:
-        given = request.headers.get("x-api-key", "")
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = request.headers.get("x-api-key") or bearer
         if key is None or hmac.compare_digest(given.encode(), key.encode()):
             return None
         return _error(ApiError(401, "invalid x-api-key"))
@@ -283,7 +285,7 @@ def make_app(service: Service, log: RequestLog, key: str | None) -> Starlette:
         if (no := refused(request)) is not None:
             return no
         try:
-            service.scripts[request.path_params["name"]] = script_from_json(await request.json())
+            service.add_script(request.path_params["name"], script_from_json(await request.json()))
         except (ValueError, TypeError) as error:
             return _error(invalid(f"not a script: {error}"))
         return Response(status_code=204)

@@ -21,9 +21,9 @@ MAX_HANG_SECONDS: Final = 600.0
 class Fault:
     """A failure that happens `times` times before the turn is answered (-1: always).
 
-    `kind`: `status` answers with an API error of `status`; `drop` closes the connection without an answer; `hang` is
-    silent for `seconds` and then drops, so that a client's timeout fires. `retry_after` is in seconds, fractions
-    allowed. `message` replaces the API's own words.
+    `kind`: `status` answers with an API error of `status`; `drop` closes the connection before the body of an answer;
+    `hang` is silent for `seconds` and then drops, so that a client's timeout fires. `retry_after` is in seconds,
+    fractions allowed. `message` replaces the API's own words.
     """
 
     status: int = 429
@@ -152,9 +152,15 @@ Script = Callable[[Ask], Turn] | Sequence[Turn]
 
 
 def turn_of(script: Script, ask: Ask) -> Turn:
-    """The turn that a script gives. Raises `ApiError` 400 when a list of turns is used up."""
+    """The turn that a script gives. Raises `ApiError`: the script's own, or 400 when it failed or is used up."""
     if callable(script):
-        return script(ask)
+        try:
+            return script(ask)
+        except ApiError:
+            raise
+        except Exception as error:
+            # The author's code; whoever asked learns what it raised. Not 500: a client would retry in vain.
+            raise ApiError(400, f"The script {ask.name!r} raised {type(error).__name__}: {error}") from error
     if ask.step >= len(script):
         raise ApiError(
             400,

@@ -83,10 +83,11 @@ class StubServer:
 
     def add_script(self, name: str, script: Script) -> None:
         """Register a script; requests reach it by the header `x-stub-script: name/session`, by a model of this name,
-        by `metadata.user_id` or by a marker in the system prompt."""
+        by `metadata.user_id` or by a marker in the system prompt. Its sessions begin again when it is registered
+        again. Raises ValueError for a name that is empty or has a slash."""
         if not name or "/" in name:
             raise ValueError(f"a script's name is not empty and has no slash, unlike {name!r}")
-        self._service.scripts[name] = script
+        self._service.add_script(name, script)
 
     def start(self) -> Self:
         """Serve from a thread; returns when requests are answered. Raises RuntimeError when it does not start."""

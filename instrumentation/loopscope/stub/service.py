@@ -80,6 +80,12 @@ class Service:
         self._cache.clear()
         self._threads.clear()
 
+    def add_script(self, name: str, script: Script) -> None:
+        """Register a script; its sessions begin again."""
+        self.scripts[name] = script
+        for key in [key for key in self._sessions if key.partition("/")[0] == name]:
+            del self._sessions[key]
+
     def count_tokens(self, raw: bytes, headers: Mapping[str, str]) -> int:
         """The answer of count_tokens. Raises `ApiError`."""
         check_headers(headers)
@@ -95,6 +101,8 @@ class Service:
             self._plan(plan, raw, headers, scope)
         except ApiError as error:
             plan.error = error
+        except Exception as error:  # noqa: BLE001 - a client must get an answer in the API's shape, and the log a line
+            plan.error = ApiError(500, f"the stand-in could not answer: {type(error).__name__}: {error}")
         return plan
 
     def _plan(self, plan: Plan, raw: bytes, headers: Mapping[str, str], scope: str) -> None:

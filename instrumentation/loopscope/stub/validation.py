@@ -23,6 +23,16 @@ _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 JsonDict = dict[str, Any]
 
+_KINDS: Final[Mapping[str, type]] = {
+    "cache_control": dict,
+    "metadata": dict,
+    "output_config": dict,
+    "stop_sequences": list,
+    "thinking": dict,
+    "thread": dict,
+    "tool_choice": dict,
+}
+
 
 def parse_request(raw: bytes) -> JsonDict:
     """The request as a dict. Raises `ApiError` 413 or 400 where the bytes are no JSON object."""
@@ -53,6 +63,9 @@ def validate_request(body: JsonDict, *, counting: bool = False, continues: bool 
         _check_max_tokens(body)
     if not isinstance(body.get("system"), str | list | None):
         raise invalid("system: Input should be a valid string or a valid list")
+    for name, kind in _KINDS.items():
+        if not isinstance(body.get(name), kind | None):
+            raise invalid(f"{name}: Input should be a valid {'list' if kind is list else 'dictionary'}")
     messages = _check_messages(body, may_be_empty=continues)
     _check_tools(body)
     if not continues:
@@ -79,11 +92,11 @@ def cache_breakpoints(body: Mapping[str, Any]) -> Iterator[JsonDict]:
 
 
 def content_blocks(content: object) -> list[JsonDict]:
-    """Content as a list of blocks; a plain string is one text block, nothing is none."""
-    if content is None:
-        return []
+    """Content as a list of blocks; a plain string is one text block, anything else is none."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        return []
     return [block for block in cast("list[object]", content) if isinstance(block, dict)]
 
 
