@@ -1,8 +1,8 @@
 """Spans as OTLP protobuf. Small parts through the generated classes, large bodies framed by hand beside them.
 
-A field of a protobuf message may be written after all others, so a body's attribute is the span's bytes plus a few bytes
-of framing plus the body itself, by reference: nothing large is copied or walked here. Used by the worker's threads only;
-imports the generated classes, which is why nothing on the host's path imports it.
+A field of a protobuf message may be written after all others, so a body's attribute is the span's bytes plus a few
+bytes of framing plus the body itself, by reference: nothing large is copied or walked here. Used by the worker's
+threads only; imports the generated classes, which is why nothing on the host's path imports it.
 """
 
 from __future__ import annotations

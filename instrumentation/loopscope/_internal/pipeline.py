@@ -1,7 +1,7 @@
 """From the host's threads to the spool: a bounded queue, and the worker that scrubs, completes, encodes and appends.
 
-The host's thread only puts a reference on the queue. Every span that cannot be kept is counted, and the count is told to
-the collector (`loopscope.dropped.spans`). Threads start with the first item, so that a process that records nothing
+The host's thread only puts a reference on the queue. Every span that cannot be kept is counted, and the count is told
+to the collector (`loopscope.dropped.spans`). Threads start with the first item, so that a process that records nothing
 (many forked children) has none.
 """
 
@@ -112,7 +112,8 @@ class Pipeline:
                 self._start_threads()
 
     def flush(self, timeout: float, *, give_up_when_away: bool = False) -> bool:
-        """Wait until everything so far is delivered; False when it is not in time, or was dropped or refused meanwhile."""
+        """Wait until everything so far is delivered; False when it is not in time, or was dropped or refused
+        meanwhile."""
         if self._worker is None:
             return True
         deadline = time.monotonic() + timeout

@@ -88,7 +88,8 @@ _FORMS = (
         "-----BEGIN ",
         # Up to the end mark, or, where the text was cut, as far as it looks like a key. Never ends inside an escape.
         rb"-----BEGIN (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-        rb"(?:(?:[A-Za-z0-9+/=,.:() \r\n\t]|-(?!-)|\\+[nrt]|\\/){0,15000}-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        rb"(?:(?:[A-Za-z0-9+/=,.:() \r\n\t]|-(?!-)|\\+[nrt]|\\/){0,15000}"
+        rb"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         rb"|(?:[A-Za-z0-9+/= \r\n\t]|\\+[nrt]|\\/){0,15000})",
     ),
     _form("url-password", "://", rb"://[^\s/:@\"'\\<>\[\]{}]{0,200}:(?P<secret>(?![\[{$<*%])[^\s/@\"'\\<>]{1,256})@"),
