@@ -1,8 +1,8 @@
 """The configuration of a recording process: one frozen object, resolved once by `loopscope.configure`.
 
-Precedence: argument > LOOPSCOPE_* > OTEL_* > default. This is the only module that reads the environment. A bad argument
-raises ConfigurationError; a bad environment variable is logged and passed over, since it may be set for another program
-and must not stop the host.
+Precedence: argument > LOOPSCOPE_* > OTEL_* > default. This is the only module that reads the environment. A bad
+argument raises ConfigurationError; a bad environment variable is logged and passed over, since it may be set for
+another program and must not stop the host.
 """
 
 import os
@@ -219,7 +219,8 @@ def _http_url(text: str) -> SplitResult | None:
 
 
 def _headers(read: _Reader, *, from_otel: bool) -> tuple[tuple[str, str], ...]:
-    """Headers for the collector. Those of OTEL_* go only where OTEL_* points: they may be another backend's credentials."""
+    """Headers for the collector. Those of OTEL_* go only where OTEL_* points: they may be another backend's
+    credentials."""
     headers: dict[str, str] = {}
     if from_otel:
         headers |= read.pairs("OTEL_EXPORTER_OTLP_HEADERS") | read.pairs("OTEL_EXPORTER_OTLP_TRACES_HEADERS")

@@ -1,12 +1,13 @@
 """From the host's threads to the spool: a bounded queue, and the worker that scrubs, completes, encodes and appends.
 
-The host's thread only puts a reference on the queue. Every span that cannot be kept is counted, and the count is told to
-the collector (`loopscope.dropped.spans`). Threads start with the first item, so that a process that records nothing
+The host's thread only puts a reference on the queue. Every span that cannot be kept is counted, and the count is told
+to the collector (`loopscope.dropped.spans`). Threads start with the first item, so that a process that records nothing
 (many forked children) has none.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import socket
@@ -112,7 +113,8 @@ class Pipeline:
                 self._start_threads()
 
     def flush(self, timeout: float, *, give_up_when_away: bool = False) -> bool:
-        """Wait until everything so far is delivered; False when it is not in time, or was dropped or refused meanwhile."""
+        """Wait until everything so far is delivered; False when it is not in time, or was dropped or refused
+        meanwhile."""
         if self._worker is None:
             return True
         deadline = time.monotonic() + timeout
@@ -198,11 +200,12 @@ class Pipeline:
         starts = [item for item in items if isinstance(item, tuple) and len(item) == 2]
         # A span that ended in the meantime needs no marker any more.
         waiting = [item for item in starts if item[0].span_id not in ended]
-        for start, heartbeat in waiting:
-            if heartbeat:
-                exporter.opened(start)
         try:
-            exporter.mark([marker(start) for start, _ in waiting])
+            starting = [self._cleaned(start) for start, _ in waiting]
+            for (_, heartbeat), start in zip(waiting, starting, strict=True):
+                if heartbeat:
+                    exporter.opened(start)
+            exporter.mark([marker(start) for start in starting])
         except Exception as error:  # noqa: BLE001 - a marker is best effort
             guard.swallowed("loopscope start marker", error)
         with self._lock:
@@ -218,6 +221,18 @@ class Pipeline:
             elif len(item) == 4:
                 self._keep(item, spool, exporter, scrubber)
         return stop
+
+    def _cleaned(self, start: Start) -> Start:
+        """A start without credentials; a name or an id may hold one."""
+        from .redaction import scrub_texts
+
+        if not self._config.redact:
+            return start
+        changed, _ = scrub_texts([value for value in start.attributes.values() if isinstance(value, str)])
+        if not changed:
+            return start
+        cleaned = {key: changed.get(value, value) for key, value in start.attributes.items()}
+        return dataclasses.replace(start, attributes=cleaned)
 
     def _keep(
         self,
@@ -242,22 +257,25 @@ class Pipeline:
     def _append(
         self, span: ReadableSpan, payload: Payload, start: Start, spool: Spool, scrubber: HistoryScrubber
     ) -> None:
-        from .encoding import span_parts
+        from .encoding import small_texts, span_parts
+        from .redaction import scrub_texts
 
         more: dict[str, Any] = {}
+        changed: dict[str, str] = {}
         if payload.complete is not None:
             try:
                 more = dict(payload.complete(payload))
             except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
                 guard.swallowed("loopscope completion of a span", error)
         if self._config.redact:
-            redactions = _scrub(payload, span.attributes or {}, scrubber)
+            changed, redactions = scrub_texts(small_texts(span, payload.failed))
+            redactions += _scrub(payload, span.attributes or {}, scrubber)
             if redactions:
                 more[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
         if more.get(at.COST_SOURCE) is None and at.USAGE_RAW in more:
             more |= self._cost(span, more)
-        spool.append(span_parts(span, start, more, payload.texts, payload.bodies, payload.failed))
+        spool.append(span_parts(span, start, more, payload.texts, payload.bodies, payload.failed, changed))
 
     def _cost(self, span: ReadableSpan, more: Mapping[str, Any]) -> Mapping[str, Any]:
         from .costs import cost_attributes

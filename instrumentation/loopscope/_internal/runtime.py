@@ -1,4 +1,5 @@
-"""The one place that holds what is in force: configuration, tracer, pipeline. `configure`, `flush`, `shutdown`, `stats`.
+"""The one place that holds what is in force: configuration, tracer, pipeline. `configure`, `flush`, `shutdown`,
+`stats`.
 
 Everything that records asks `active()` first; it is None until `configure` was called, after `shutdown`, and while
 disabled, and then nothing is recorded and nothing is slowed down. A fork gives the child a runtime of its own, with a
@@ -198,7 +199,7 @@ def _at_exit() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Locks, threads and files of the parent are not the child's: replace all, touch none. Threads start when needed."""
+    """Locks, threads and files of the parent are not the child's: replace all, touch none."""
     global _runtime, _lock, _generation
     _lock = threading.Lock()
     _payloads.clear()
