@@ -1,4 +1,4 @@
-"""What every test of the instrumentation stands on: a local server, a configured Loopscope, nothing swallowed unseen."""
+"""What every test of the instrumentation stands on: a server, a configured Loopscope, nothing swallowed unseen."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +12,8 @@ from loopscope._internal import guard, runtime
 
 from .provider_server import Server, running_server
 
+Configure = Callable[..., None]
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -21,7 +23,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No configuration from the environment or an earlier test; what the guard swallows is raised."""
+    """No configuration from the environment or an earlier test; what the guard swallows is raised, or counted here."""
     for name in ("LOOPSCOPE_ENDPOINT", "LOOPSCOPE_AGENT", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(guard, "reraise", True)
@@ -30,9 +32,6 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     loopscope.shutdown(0.0)
     loopscope.instrument_anthropic().undo()
     assert runtime.active() is None
-
-
-Configure = Callable[..., None]
 
 
 @pytest.fixture
@@ -53,3 +52,14 @@ def client(server: Server) -> Iterator[anthropic.Anthropic]:
 def delivered() -> None:
     """Wait until everything recorded is with the server."""
     assert loopscope.flush(60), loopscope.stats()
+    assert loopscope.stats()["internal_errors"] == 0
+
+
+def ask(text: str = "hello", **more: Any) -> Any:
+    """Arguments of `messages.create`; untyped, as tests pass what types would refuse."""
+    return {
+        "model": "claude-sonnet-4-6",
+        "max_tokens": 99,
+        "messages": [{"role": "user", "content": text}],
+        **more,
+    }

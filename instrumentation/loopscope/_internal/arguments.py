@@ -1,4 +1,5 @@
-"""A call's arguments by their names, for recording. Never raises: a call that cannot be bound is the callee's to refuse."""
+"""A call's arguments by their names, for recording. Never raises: a call that cannot be bound is the callee's to
+refuse."""
 
 import functools
 import inspect

@@ -1,13 +1,12 @@
 """The configuration of a recording process: one frozen object, resolved once by `loopscope.configure`.
 
-Precedence: argument > LOOPSCOPE_* > OTEL_* > default. This is the only module that reads the environment. A bad argument
-raises ConfigurationError; a bad environment variable is logged and passed over, since it may be set for another program
-and must not stop the host.
+Precedence: argument > LOOPSCOPE_* > OTEL_* > default. This is the only module that reads the environment. A bad
+argument raises ConfigurationError; a bad environment variable is logged and passed over, since it may be set for
+another program and must not stop the host.
 """
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,7 +218,8 @@ def _http_url(text: str) -> SplitResult | None:
 
 
 def _headers(read: _Reader, *, from_otel: bool) -> tuple[tuple[str, str], ...]:
-    """Headers for the collector. Those of OTEL_* go only where OTEL_* points: they may be another backend's credentials."""
+    """Headers for the collector. Those of OTEL_* go only where OTEL_* points: they may be another backend's
+    credentials."""
     headers: dict[str, str] = {}
     if from_otel:
         headers |= read.pairs("OTEL_EXPORTER_OTLP_HEADERS") | read.pairs("OTEL_EXPORTER_OTLP_TRACES_HEADERS")
@@ -266,6 +266,8 @@ def _spool_dir(read: _Reader) -> Path | None:
     elif found := read.env("HOME", "USERPROFILE"):
         candidates.append(Path(found[1]) / ".local" / "state" / "loopscope" / "spool")
     user = os.getuid() if hasattr(os, "getuid") else "user"
+    import tempfile  # it imports a dozen modules that only this last resort needs
+
     candidates.append(Path(tempfile.gettempdir()) / f"loopscope-{user}" / "spool")
     for path in candidates:
         if _usable(path):

@@ -1,4 +1,5 @@
-"""The cost of one LLM call, from its normalised usage. Worker thread only: the price list takes half a second to import.
+"""The cost of one LLM call, from its normalised usage. Worker thread only: the price list takes half a second to
+import.
 
 The same `loopscope_schemas.prices` computes the collector's cost, so the two agree to the last digit. Unknown is not
 zero: without a price, or without the count of the answer's tokens, there is no cost.

@@ -32,8 +32,8 @@ BATCH_MAX_SPANS = 512
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
 MAX_SERVER_FAILURES = 10
-"""Answers of 500 and the like to the same batch before it is taken to be the cause and set aside. 429, 502, 503, 504 and
-no answer at all say nothing about the batch and are never counted."""
+"""Answers of 500 and the like to the same batch before it is taken to be the cause and set aside. 429, 502, 503, 504
+and no answer at all say nothing about the batch and are never counted."""
 MARKERS_MAX = 5_000
 REJECTED_MAX_BYTES = 64 * 1024 * 1024
 _WAIT_STATUS = {0, 408, 429, 502, 503, 504}

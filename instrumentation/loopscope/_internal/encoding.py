@@ -1,8 +1,8 @@
 """Spans as OTLP protobuf. Small parts through the generated classes, large bodies framed by hand beside them.
 
-A field of a protobuf message may be written after all others, so a body's attribute is the span's bytes plus a few bytes
-of framing plus the body itself, by reference: nothing large is copied or walked here. Used by the worker's threads only;
-imports the generated classes, which is why nothing on the host's path imports it.
+A field of a protobuf message may be written after all others, so a body's attribute is the span's bytes plus a few
+bytes of framing plus the body itself, by reference: nothing large is copied or walked here. Used by the worker's
+threads only; imports the generated classes, which is why nothing on the host's path imports it.
 """
 
 from __future__ import annotations
@@ -89,21 +89,25 @@ def span_parts(
     texts: Mapping[str, bytes],
     bodies: Mapping[str, bytes],
     failed: str | None = None,
+    changed: Mapping[str, str] | None = None,
 ) -> Parts:
-    """A finished span as the pieces of one `Span` message. `more` wins over the span's own attributes."""
-    attributes: dict[str, Any] = {**(span.attributes or {}), **more}
+    """A finished span as the pieces of one `Span` message.
+
+    `more` wins over the span's own attributes; a small text that is a key of `changed` is written as its value.
+    """
+    attributes = _changed({**(span.attributes or {}), **more}, changed)
+    description = failed if failed is not None else span.status.description or ""
     message = _span(start, attributes)
     message.end_time_unix_nano = span.end_time or start.start_time
-    if failed is not None:
+    if failed is not None or span.status.status_code.value == 2:
         message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-        message.status.message = text_of(failed)
-    elif span.status.status_code.value == 2:
-        message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-        message.status.message = text_of(span.status.description or "")
+        message.status.message = text_of((changed or {}).get(description, description))
     for event in span.events:
         message.events.append(
             trace_pb2.Span.Event(
-                time_unix_nano=event.timestamp, name=text_of(event.name), attributes=key_values(event.attributes or {})
+                time_unix_nano=event.timestamp,
+                name=text_of(event.name),
+                attributes=key_values(_changed(event.attributes or {}, changed)),
             )
         )
     parts: Parts = [message.SerializeToString()]
@@ -112,6 +116,30 @@ def span_parts(
     for name, body in bodies.items():
         parts += _large_attribute(name, _ANY_BYTES, body)
     return parts
+
+
+def small_texts(span: ReadableSpan, failed: str | None) -> list[str]:
+    """The texts of a span that its owner, an exception or a user may have written, its large content aside."""
+    texts = [failed or span.status.description or ""]
+    for attributes in (span.attributes or {}, *(event.attributes or {} for event in span.events)):
+        for value in attributes.values():
+            if isinstance(value, str):
+                texts.append(value)
+            elif isinstance(value, tuple):
+                texts += [item for item in value if isinstance(item, str)]
+    return texts
+
+
+def _changed(attributes: Mapping[str, Any], changed: Mapping[str, str] | None) -> dict[str, Any]:
+    if not changed:
+        return dict(attributes)
+
+    def of(value: Any) -> Any:
+        if isinstance(value, str):
+            return changed.get(value, value)
+        return [of(item) for item in cast("Sequence[Any]", value)] if isinstance(value, list | tuple) else value
+
+    return {key: of(value) for key, value in attributes.items()}
 
 
 def marker(start: Start, heartbeat_at: int | None = None) -> bytes:

@@ -22,8 +22,8 @@ HISTORY_MAX_BYTES = 32 * 1024 * 1024
 
 # A credential begins at a word's edge; in JSON text, the letter of an escape (`\n`, `\u00e9`) is no part of a word.
 _EDGE = rb"(?:(?<![A-Za-z0-9_\-])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
-# As above, and not inside base64 either.
-_EDGE64 = rb"(?:(?<![A-Za-z0-9_\-+/=])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
+# As above, and not inside base64 either (where `=` only ever ends it: `KEY=AKIA...` is an edge).
+_EDGE64 = rb"(?:(?<![A-Za-z0-9_\-+/])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
 _END = rb"(?![A-Za-z0-9_\-+/=])"
 
 
@@ -88,7 +88,8 @@ _FORMS = (
         "-----BEGIN ",
         # Up to the end mark, or, where the text was cut, as far as it looks like a key. Never ends inside an escape.
         rb"-----BEGIN (?:[A-Z0-9]{2,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-        rb"(?:(?:[A-Za-z0-9+/=,.:() \r\n\t]|-(?!-)|\\+[nrt]|\\/){0,15000}-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        rb"(?:(?:[A-Za-z0-9+/=,.:() \r\n\t]|-(?!-)|\\+[nrt]|\\/){0,15000}"
+        rb"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         rb"|(?:[A-Za-z0-9+/= \r\n\t]|\\+[nrt]|\\/){0,15000})",
     ),
     _form("url-password", "://", rb"://[^\s/:@\"'\\<>\[\]{}]{0,200}:(?P<secret>(?![\[{$<*%])[^\s/@\"'\\<>]{1,256})@"),
@@ -145,6 +146,21 @@ def scrub(data: bytes) -> tuple[bytes, int]:
     """(the text without credentials, how many there were)."""
     found = find_credentials(data)
     return replace(data, found), len(found)
+
+
+def scrub_texts(texts: list[str]) -> tuple[dict[str, str], int]:
+    """Of many short texts those that hold a credential, each with what it becomes, and how many credentials."""
+    joined = "\n".join(texts).encode("utf-8", "surrogatepass")
+    if not find_credentials(joined):
+        return {}, 0
+    changed: dict[str, str] = {}
+    total = 0
+    for text in texts:
+        clean, found = scrub(text.encode("utf-8", "surrogatepass"))
+        if found:
+            changed[text] = clean.decode("utf-8", "surrogatepass")
+            total += found
+    return changed, total
 
 
 class HistoryScrubber:

@@ -203,9 +203,9 @@ class Run:
         elif isinstance(error, GeneratorExit):
             outcome = outcome or "partial"
         recording.set({at.RUN_OUTCOME: outcome or "completed"})
-        if self._final_answer is not _UNSET and self._final_answer is not None:
-            if active is not None and active.config.capture_content:
-                recording.payload.texts[at.RUN_FINAL_ANSWER] = json_text(self._final_answer)
+        answered = self._final_answer is not _UNSET and self._final_answer is not None
+        if answered and active is not None and active.config.capture_content:
+            recording.payload.texts[at.RUN_FINAL_ANSWER] = json_text(self._final_answer)
         runtime.end(recording)
         self.failed_attempts.clear()
 

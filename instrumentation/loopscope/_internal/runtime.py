@@ -1,4 +1,5 @@
-"""The one place that holds what is in force: configuration, tracer, pipeline. `configure`, `flush`, `shutdown`, `stats`.
+"""The one place that holds what is in force: configuration, tracer, pipeline. `configure`, `flush`, `shutdown`,
+`stats`.
 
 Everything that records asks `active()` first; it is None until `configure` was called, after `shutdown`, and while
 disabled, and then nothing is recorded and nothing is slowed down. A fork gives the child a runtime of its own, with a
@@ -10,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ class Runtime:
         self.config = config
         self.generation = generation
         """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
-        self.process_id = uuid.uuid4().hex
+        self.process_id = os.urandom(16).hex()
         self.pipeline: Pipeline = Pipeline(config, self.process_id, VERSION)
 
 
@@ -65,7 +65,8 @@ def configure(arguments: Mapping[str, Any]) -> None:
     with _lock:
         previous, _runtime = _runtime, None
         if previous is not None:
-            previous.pipeline.close(0.0)
+            previous.pipeline.close(0.0, deliver_seconds=SHUTDOWN_SECONDS)
+            _leaving[:] = [pipeline for pipeline in _leaving if pipeline.busy]
             _leaving.append(previous.pipeline)
         if not config.enabled:
             return
@@ -188,6 +189,9 @@ def _install_process_hooks() -> None:
     _hooks_installed = True
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
+        from . import forks
+
+        forks.install()
         os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
@@ -198,7 +202,7 @@ def _at_exit() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Locks, threads and files of the parent are not the child's: replace all, touch none. Threads start when needed."""
+    """Locks, threads and files of the parent are not the child's: replace all, touch none."""
     global _runtime, _lock, _generation
     _lock = threading.Lock()
     _payloads.clear()

@@ -1,9 +1,9 @@
 """The spool: finished spans on disk until the collector has them, so that a killed agent's last calls are not lost.
 
 A process appends to segment files of its own; each holds the process' resource and framed spans (length, CRC-32, bytes)
-and is locked while its process lives. A file that can be locked belongs to a dead process: whoever finds it delivers it.
-Written without fsync: what is written survives the death of the process, though not of the machine. Bounded in bytes:
-the oldest segment goes first, and what was in it is counted. Without a directory the frames wait in memory.
+and is locked while its process lives. A file that can be locked belongs to a dead process: whoever finds it delivers
+it. Written without fsync: what is written survives the death of the process, though not of the machine. Bounded in
+bytes: the oldest segment goes first, and what was in it is counted. Without a directory the frames wait in memory.
 
 One thread appends, one thread reads and acknowledges; the lock is held for moments only.
 """
@@ -81,7 +81,8 @@ class Segment:
 
     @classmethod
     def adopt(cls, path: Path) -> Segment | None:
-        """The file of a dead process with the frames that are whole; None when its process lives or it is not readable."""
+        """The file of a dead process with the frames that are whole; None when its process lives or it is not
+        readable."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:

@@ -124,6 +124,8 @@ class _Tool:
         attributes[at.TOOL_TYPE] = "function"
         if self.side_effects is not None:
             attributes[at.TOOL_SIDE_EFFECTS] = self.side_effects
+        if self.idempotent is not None:
+            attributes[at.TOOL_IDEMPOTENT] = self.idempotent
         arguments = json_text(bound_arguments(self.function, args, kwargs))
         key = (self.name, hashlib.blake2b(arguments, digest_size=16).digest())
         attempt = 1

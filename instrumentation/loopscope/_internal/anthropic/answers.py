@@ -1,4 +1,5 @@
-"""Reading what a call gave: the body's JSON, a stream's events, usage and timing. Worker thread; pure but for its inputs.
+"""Reading what a call gave: the body's JSON, a stream's events, usage and timing. Worker thread; pure but for its
+inputs.
 
 `complete` fills the span's payload with the two bodies and returns the attributes that only the content shows.
 """
@@ -6,15 +7,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
-from loopscope_schemas import attributes as at
-
 from loopscope._internal.errors import class_of_api_type
 from loopscope._internal.jsontext import json_text
+from loopscope_schemas import attributes as at
+
 from .assembly import Assembled, assemble
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
         if _header(answer.headers, "content-type").startswith("text/event-stream"):
             attributes |= _timing(answer)
             assembled = assemble(body)
-            attributes |= _stream_attributes(assembled, answer, payload)
+            attributes |= _stream_attributes(assembled, payload)
             body = json_text(assembled.message) if assembled.message is not None else b""
         elif not answer.exhausted:
             attributes[at.PARTIAL] = True
@@ -107,7 +109,7 @@ def usage_attributes(usage: Mapping[str, Any], *, output_known: bool = True) -> 
     return attributes
 
 
-def _stream_attributes(assembled: Assembled, answer: Answer, payload: Payload) -> dict[str, Any]:
+def _stream_attributes(assembled: Assembled, payload: Payload) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     if not assembled.finished:
         attributes[at.PARTIAL] = True
@@ -136,14 +138,8 @@ def _decoded(raw: bytes, answer: Answer) -> bytes:
     encoding = _header(answer.headers, "content-encoding")
     if not raw or not encoding or encoding == "identity":
         return raw
-    import sys
-
     package = sys.modules[type(answer.headers).__module__.partition(".")[0]]
-    decoder = package.Response(200, headers={"content-encoding": encoding})._get_content_decoder()
-    decoded = decoder.decode(raw)
-    if answer.exhausted:
-        decoded += decoder.flush()
-    return decoded
+    return package.Response(200, headers={"content-encoding": encoding}, content=raw).content
 
 
 def _header(headers: Any, name: str) -> str:

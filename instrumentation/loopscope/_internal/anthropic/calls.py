@@ -10,13 +10,13 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from loopscope_schemas import attributes as at
-
 from loopscope._internal import guard, runtime, scope
 from loopscope._internal.errors import class_of_status, error_class_of
 from loopscope._internal.recording import Recording, qualified_name
 from loopscope._internal.runs import Run, agent_attributes
 from loopscope._internal.tools import recording_run_id
+from loopscope_schemas import attributes as at
+
 from .answers import Answer, complete
 from .streams import StreamCapture, listen
 
@@ -137,7 +137,7 @@ class LLMCall:
     @guard.guarded
     def failed(self, error: BaseException) -> None:
         """The SDK's call raised."""
-        response = getattr(error, "response", None)
+        response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         kind, name = error_class_of(error), qualified_name(type(error))
         if isinstance(status, int):

@@ -1,16 +1,15 @@
 """Wrapping the anthropic SDK's methods, and undoing it.
 
-Four methods of each client base: `request`, the funnel of every call, gives identity and outcome; `_build_request`, once
-an HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the SDK
-parses it. What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what depends
-on it is not recorded, once logged, and the rest works.
+Four methods of each client base: `request`, the funnel of every call, gives identity and outcome; `_build_request`,
+once an HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the
+SDK parses it. What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what
+depends on it is not recorded, once logged, and the rest works.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import sys
 import threading
@@ -21,6 +20,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from loopscope._internal import guard
+
 from .calls import LLMCall, begin_call
 
 _TARGET = "anthropic._base_client"
@@ -180,7 +180,10 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         self._looking = False
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         if fullname != _TARGET or self._looking:
             return None
@@ -217,7 +220,8 @@ class _Loader(importlib.abc.Loader):
 
 
 def instrument_anthropic() -> Instrumentation:
-    """Record every Messages call of the anthropic SDK, existing clients included. A second time gives the first's object.
+    """Record every Messages call of the anthropic SDK, existing clients included. A second time gives the first's
+    object.
 
     `configure()` calls this. The object's `undo()` restores the SDK.
     """
