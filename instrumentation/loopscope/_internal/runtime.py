@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,7 @@ class Runtime:
         self.config = config
         self.generation = generation
         """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
-        self.process_id = uuid.uuid4().hex
+        self.process_id = os.urandom(16).hex()
         self.pipeline: Pipeline = Pipeline(config, self.process_id, VERSION)
 
 
@@ -66,7 +65,8 @@ def configure(arguments: Mapping[str, Any]) -> None:
     with _lock:
         previous, _runtime = _runtime, None
         if previous is not None:
-            previous.pipeline.close(0.0)
+            previous.pipeline.close(0.0, deliver_seconds=SHUTDOWN_SECONDS)
+            _leaving[:] = [pipeline for pipeline in _leaving if pipeline.busy]
             _leaving.append(previous.pipeline)
         if not config.enabled:
             return
@@ -189,6 +189,9 @@ def _install_process_hooks() -> None:
     _hooks_installed = True
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
+        from . import forks
+
+        forks.install()
         os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
