@@ -19,7 +19,14 @@ from loopscope_collector.engine.errors import BAD_ARGUMENTS, SYNTAX_ERROR, Click
 from loopscope_collector.engine.handles import Engine, Handle
 from loopscope_collector.engine.settings import refuse_unbounded
 from loopscope_collector.engine.statements import begins_with_insert, first_word, trailing_format, without_format
-from loopscope_collector.engine.syntax import TABLE_FUNCTIONS, check_select, check_table, forbidden_names, function_allowed, refused
+from loopscope_collector.engine.syntax import (
+    TABLE_FUNCTIONS,
+    check_select,
+    check_table,
+    forbidden_names,
+    function_allowed,
+    refused,
+)
 
 _KEPT = 2048
 _KEPT_TEXT_BOUND = 32 * 1024

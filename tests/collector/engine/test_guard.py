@@ -107,7 +107,7 @@ ATTACKS = [
     "SELECT file('{secret}') FORMAT Null",
     "SELECT file('{secret}') SETTINGS max_threads = 1",
     "SELECT `file`('{secret}')",
-    'SELECT "file"(\'{secret}\')',
+    "SELECT \"file\"('{secret}')",
     "SELECT 1 AS `a\nFUNCTION id: 1, function_name: upper`, file('{secret}')",
     # writing
     "SELECT 1 INTO OUTFILE '{out}'",
@@ -389,13 +389,17 @@ def test_every_function_of_the_engine_was_reviewed(guarded: Client) -> None:
         return {word for line in text.splitlines() if not line.startswith("#") for word in line.split()}
 
     allowed, refused_names = names("functions_allowed.txt"), names("functions_refused.txt")
-    known = {str(row[0]) for row in guarded.query("SELECT name FROM system.functions WHERE origin = 'System'").result_rows}
+    known = {
+        str(row[0]) for row in guarded.query("SELECT name FROM system.functions WHERE origin = 'System'").result_rows
+    }
     assert known - allowed - refused_names == set()
     # The engine finds some functions in any case, so the lists must not differ by case alone.
     assert {name.lower() for name in allowed} & {name.lower() for name in refused_names} == set()
 
 
-_SPACES = st.sampled_from([" ", "\n", "\t", "\r\n", "  ", "/**/", "/* ' */", "-- x\n", "\f", "\v", "/* /* nested */ */ "])
+_SPACES = st.sampled_from(
+    [" ", "\n", "\t", "\r\n", "  ", "/**/", "/* ' */", "-- x\n", "\f", "\v", "/* /* nested */ */ "]
+)
 
 
 @st.composite
@@ -404,14 +408,21 @@ def mutated(draw: st.DrawFn) -> str:
     text = draw(st.sampled_from([attack for attack in ATTACKS if "\n" not in attack]))
     parts = text.split(" ")
     words = [
-        draw(st.sampled_from([part, part.upper(), part.lower()])) if part.isalpha() and "'" not in part else part for part in parts
+        draw(st.sampled_from([part, part.upper(), part.lower()])) if part.isalpha() and "'" not in part else part
+        for part in parts
     ]
     return "".join(word + (draw(_SPACES) if index < len(words) - 1 else "") for index, word in enumerate(words))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(attack=mutated(), prefix=st.sampled_from(["", " ", "\n", "/* x */", "-- x\n"]), suffix=st.sampled_from(["", ";", " ", "\n;\n", " -- x"]))
-def test_mutated_attacks_do_nothing(attack: str, prefix: str, suffix: str, reader: Client, guarded: Client, secret: Path) -> None:
+@given(
+    attack=mutated(),
+    prefix=st.sampled_from(["", " ", "\n", "/* x */", "-- x\n"]),
+    suffix=st.sampled_from(["", ";", " ", "\n;\n", " -- x"]),
+)
+def test_mutated_attacks_do_nothing(
+    attack: str, prefix: str, suffix: str, reader: Client, guarded: Client, secret: Path
+) -> None:
     """Blanks, comments and capitals change nothing: no file is read or made, no row is written."""
     out = secret.parent / "out"
     refused(reader, prefix + attack.format(secret=secret, out=out) + suffix)

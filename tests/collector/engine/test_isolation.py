@@ -44,7 +44,9 @@ def begun(engine: EngineProcess, sql: str = ENDLESS) -> Iterator[socket.socket]:
         yield connection
 
 
-def test_a_slow_query_stops_nobody_and_ends_with_its_client(engine: EngineProcess, writer: Client, reader: Client) -> None:
+def test_a_slow_query_stops_nobody_and_ends_with_its_client(
+    engine: EngineProcess, writer: Client, reader: Client
+) -> None:
     """While it runs, reads are answered and rows inserted; its client gone, it is gone."""
     writer.command("CREATE TABLE IF NOT EXISTS loopscope.beside (x UInt64) ENGINE = MergeTree ORDER BY x")
     with begun(engine):
@@ -68,13 +70,20 @@ def test_cut_off_queries_leave_no_rows_behind(reader: Client) -> None:
     """By time, by rows, by an error: the next answer is the next query's own."""
     for _ in range(3):
         with pytest.raises(DatabaseError, match="159"):
-            reader.query("SELECT number FROM numbers(1000000000000) WHERE sipHash64(number) = 0", settings={"max_execution_time": 0.3})
+            reader.query(
+                "SELECT number FROM numbers(1000000000000) WHERE sipHash64(number) = 0",
+                settings={"max_execution_time": 0.3},
+            )
         assert reader.query("SELECT 'a'").result_rows == [("a",)]
         with pytest.raises(DatabaseError, match="396"):
-            reader.query("SELECT number FROM numbers(1000000)", settings={"max_result_rows": 1000, "max_block_size": 500})
+            reader.query(
+                "SELECT number FROM numbers(1000000)", settings={"max_result_rows": 1000, "max_block_size": 500}
+            )
         assert reader.query("SELECT 'b'").result_rows == [("b",)]
         with pytest.raises(DatabaseError, match="395"):
-            reader.query("SELECT number, throwIf(number = 70000) FROM numbers(100000)", settings={"max_block_size": 1000}).result_rows  # noqa: B018
+            reader.query(
+                "SELECT number, throwIf(number = 70000) FROM numbers(100000)", settings={"max_block_size": 1000}
+            ).result_rows  # noqa: B018
         assert reader.query("SELECT 'c'").result_rows == [("c",)]
 
 
@@ -89,7 +98,9 @@ def test_streamed_answers_need_little_memory(engine: EngineProcess, reader: Clie
     """1 GB through an engine that holds a third of it."""
     before = engine.memory_bytes()
     peak = before
-    with reader.raw_stream("SELECT repeat('x', 1000) FROM numbers(1000000)", fmt="RowBinary", settings={"max_block_size": 8192}) as answer:
+    with reader.raw_stream(
+        "SELECT repeat('x', 1000) FROM numbers(1000000)", fmt="RowBinary", settings={"max_block_size": 8192}
+    ) as answer:
         size = 0
         while piece := answer.read(1 << 20):
             size += len(piece)
@@ -156,7 +167,9 @@ def test_acknowledged_inserts_survive_kill_9(small: EngineProcess) -> None:
             try:
                 args = {"query": "INSERT INTO loopscope.load FORMAT TSV", "insert_deduplication_token": str(number)}
                 headers = {"X-ClickHouse-User": "loopscope_writer", "X-ClickHouse-Key": WRITE_SECRET}
-                connection.request("POST", "/?" + urlencode(args), body=f"{number}\t{'text ' * 200}\n".encode() * 50, headers=headers)
+                connection.request(
+                    "POST", "/?" + urlencode(args), body=f"{number}\t{'text ' * 200}\n".encode() * 50, headers=headers
+                )
                 if connection.getresponse().status == 200:
                     acknowledged.add(number)
                     number += 1
