@@ -282,9 +282,8 @@ class DurableQueue:
             self._seal()
 
     def _write(self, records: list[Record]) -> None:
-        if self._active is not None and self._active.broken:
-            if not self._seal():
-                raise OSError(errno.EIO, "an earlier write failed and could not be undone yet")
+        if self._active is not None and self._active.broken and not self._seal():
+            raise OSError(errno.EIO, "an earlier write failed and could not be undone yet")
         if self._active is None:
             self._last_id = new_segment_id(self._clock(), self._last_id)
             self._active = ActiveSegment.create(self._files, self._segments_dir, self._last_id)
