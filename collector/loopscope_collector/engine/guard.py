@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from loopscope_collector.engine.config import DATABASE
+from loopscope_collector.engine.config import DATABASE, EngineConfig
 from loopscope_collector.engine.errors import BAD_ARGUMENTS, SYNTAX_ERROR, ClickHouseError
 from loopscope_collector.engine.handles import Engine, Handle
+from loopscope_collector.engine.settings import refuse_unbounded
 from loopscope_collector.engine.statements import begins_with_insert, first_word, trailing_format, without_format
 from loopscope_collector.engine.syntax import TABLE_FUNCTIONS, check_select, check_table, function_allowed, refused
 
@@ -61,7 +62,8 @@ class Verdict:
 class Guard:
     """Judges statements. Thread-safe."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, config: EngineConfig, engine: Engine) -> None:
+        self._config = config
         self._engine = engine
         self._kept: OrderedDict[tuple[str, str], Verdict | ClickHouseError] = OrderedDict()
         self._lock = threading.Lock()
@@ -122,6 +124,7 @@ class Guard:
             if kind not in ("SelectWithUnionQuery", "SelectIntersectExceptQuery"):
                 raise refused(f"a statement of kind {kind}; readers may SELECT, SHOW TABLES, DESCRIBE and EXISTS")
             findings = check_select(tree, database)
+            refuse_unbounded(self._config, findings.settings)
             if findings.maybe_tables:
                 names = handle.execute("SELECT name FROM system.databases", "TSVRaw").bytes().decode().split("\n")
                 for given, table in findings.maybe_tables:

@@ -6,7 +6,7 @@ Opening, setting up and closing one costs 2 ms.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -47,7 +47,7 @@ def quote_name(text: str) -> str:
 
 
 @contextmanager
-def engine_errors() -> Iterator[None]:
+def engine_errors() -> Generator[None]:
     """Turn whatever chDB raises into `ClickHouseError`."""
     try:
         yield
@@ -125,7 +125,7 @@ class Engine:
             return Handle(Connection(self._path))
 
     @contextmanager
-    def handle(self, settings: Mapping[str, str] | None = None, database: str | None = None) -> Iterator[Handle]:
+    def handle(self, settings: Mapping[str, str] | None = None, database: str | None = None) -> Generator[Handle]:
         """A new handle with these settings, closed at the end whatever happened."""
         handle = self.open()
         try:

@@ -188,10 +188,10 @@ class EngineProcess:
 
     def _watch(self) -> None:
         pause = RESTART_PAUSE_SECONDS
-        while not self._stopping.wait(WATCH_SECONDS if self._healthy() else 0.0):
+        while not self._stopping.is_set():
             reason = self._reason_to_restart()
             if reason is None:
-                pause = RESTART_PAUSE_SECONDS
+                self._wait_for_death()
                 continue
             log.warning("loopscope engine: %s; starting it again", reason)
             try:
@@ -200,17 +200,22 @@ class EngineProcess:
                         return
                     self._end_child()
                     self._launch()
-                self.restarts += 1
             except EngineError as error:
                 log.error("loopscope engine: restart failed, next try in %g s: %s", pause, error)
                 self._stopping.wait(pause)
                 pause = min(MAX_PAUSE_SECONDS, pause * 2)
                 continue
+            pause = RESTART_PAUSE_SECONDS
+            self.restarts += 1
             if self._on_restart is not None:
                 self._on_restart(reason)
 
-    def _healthy(self) -> bool:
-        return self._reason_to_restart() is None
+    def _wait_for_death(self) -> None:
+        """Return soon after the child's death, or after a while, or soon after `stop`."""
+        child = self._child
+        if child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(WATCH_SECONDS)
 
     def _reason_to_restart(self) -> str | None:
         child = self._child

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Lanes:
         }
 
     @asynccontextmanager
-    async def place(self, role: Role) -> AsyncIterator[None]:
+    async def place(self, role: Role) -> AsyncGenerator[None]:
         """Hold a place. Raises ClickHouseError 202 when none came free in time."""
         reader = role is Role.READER
         wait = self._config.read_queue_seconds if reader else self._config.write_queue_seconds

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, cast
 
-from loopscope_collector.engine.config import DATABASE
+from loopscope_collector.engine.config import DATABASE, words
 from loopscope_collector.engine.errors import ACCESS_DENIED, ClickHouseError
 from loopscope_collector.engine.settings import refuse_settings
 
@@ -63,7 +63,7 @@ NODES: Mapping[str, frozenset[str]] = {
     }.items()
 }
 
-_SYNTAX_FUNCTIONS = frozenset(("lambda", "exists", "grouping", "untuple", "CAST", "cast", "columns"))
+_SYNTAX_FUNCTIONS = frozenset(("lambda", "exists", "grouping", "untuple", "CAST", "cast"))
 """Functions of the grammar that `system.functions` does not list."""
 
 _COMBINATORS = re.compile(
@@ -74,11 +74,17 @@ TABLE_FUNCTIONS = frozenset(
     ("numbers", "numbers_mt", "zeros", "zeros_mt", "generateSeries", "generate_series", "values", "view", "null")
 )
 
-SYSTEM_TABLES = frozenset(
-    ["one", "numbers", "numbers_mt", "zeros", "zeros_mt", "settings", "tables", "columns", "databases", "functions", "table_functions", "data_type_families", "formats", "keywords", "time_zones", "collations", "parts", "parts_columns", "data_skipping_indices", "aggregate_function_combinators"]
+SYSTEM_TABLES = words(
+    """
+    one numbers numbers_mt zeros zeros_mt settings tables columns databases functions table_functions
+    data_type_families formats keywords time_zones collations parts parts_columns data_skipping_indices
+    aggregate_function_combinators
+    """
 )
-INFORMATION_TABLES = frozenset(
-    ["tables", "columns", "schemata", "views", "key_column_usage", "referential_constraints", "statistics"]
+INFORMATION_TABLES = words(
+    """
+    tables columns schemata views key_column_usage referential_constraints statistics
+    """
 )
 
 _IN_FUNCTIONS = re.compile(r"(?:global)?(?:not)?(?:null)?in(?:ignoreset)?\Z", re.IGNORECASE)
@@ -90,12 +96,22 @@ def refused(reason: str) -> ClickHouseError:
     return ClickHouseError(ACCESS_DENIED, f"refused for readers: {reason}")
 
 
+def _listed(name: str) -> frozenset[str]:
+    text = (files("loopscope_collector.engine") / name).read_text("utf-8")
+    return words(" ".join(line for line in text.splitlines() if not line.startswith("#")))
+
+
 @cache
 def allowed_functions() -> tuple[frozenset[str], frozenset[str]]:
     """Names as they are written, and all of them in lower case for the functions that are found in any case."""
-    text = (files("loopscope_collector.engine") / "functions_allowed.txt").read_text("utf-8")
-    names = {name for line in text.splitlines() if not line.startswith("#") for name in line.split()}
-    return frozenset(names | _SYNTAX_FUNCTIONS), frozenset(name.lower() for name in names | _SYNTAX_FUNCTIONS)
+    names = _listed("functions_allowed.txt") | _SYNTAX_FUNCTIONS
+    return names, frozenset(name.lower() for name in names)
+
+
+@cache
+def refused_functions() -> frozenset[str]:
+    """Names, in lower case, of the functions that were reviewed and refused."""
+    return frozenset(name.lower() for name in _listed("functions_refused.txt"))
 
 
 def function_allowed(name: str) -> bool:
@@ -164,13 +180,15 @@ def _check_node(node: Node, findings: Findings, database: str) -> None:
     if "out_file" in node:
         raise refused("INTO OUTFILE")
     if unknown := node.keys() - NODES[kind] - {"type"}:
-        raise refused(f"syntax {kind}.{sorted(unknown)[0][:80]} is none that readers may use")
+        raise refused(f"syntax {kind}.{min(unknown)[:80]} is none that readers may use")
     match kind:
         case "Function":
             _check_function(node, findings)
         case "ColumnsApplyTransformer":
             if "func_name" in node and not function_allowed(str(node["func_name"])):
                 raise refused(f"function {str(node['func_name'])[:80]!r} in APPLY")
+        case "Identifier":
+            _check_identifier(node)
         case "TableExpression":
             _check_table_function(node)
         case "TableIdentifier":
@@ -205,6 +223,17 @@ def _check_function(node: Node, findings: Findings) -> None:
                 findings.maybe_tables.add((parts[0], parts[1]))
             elif argument.get("type") == "Identifier" and not parts:
                 check_table(None, str(argument.get("name", "")))
+
+
+def _check_identifier(node: Node) -> None:
+    """A bare name may stand for a function where a lambda is wanted: `arrayMap(file, [...])` calls `file`.
+
+    No tree says which names do before the statement is analyzed for good, so a name that is a refused function's is
+    refused wherever it stands alone. A column of that name can still be read as `table.column`.
+    """
+    name = str(node.get("name", ""))
+    if "name_parts" not in node and name.lower() in refused_functions():
+        raise refused(f"name {name[:80]!r}, which is a function's; write a column of this name as table.column")
 
 
 def _check_table_function(node: Node) -> None:

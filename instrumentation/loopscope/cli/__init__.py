@@ -44,7 +44,3 @@ def _root(  # pyright: ignore[reportUnusedFunction]  (typer calls it)
 def main() -> None:
     """Entry point of the `loopscope` script."""
     sys.exit(app())
-
-
-if __name__ == "__main__":
-    main()

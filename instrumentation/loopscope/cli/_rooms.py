@@ -13,7 +13,9 @@ def room(module: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("loopscope"):
             raise
-        typer.echo(f"this command needs {error.name!r}, which is not installed: pip install 'loopscope[{extra}]'", err=True)
+        typer.echo(
+            f"this command needs {error.name!r}, which is not installed: pip install 'loopscope[{extra}]'", err=True
+        )
         raise typer.Exit(2) from error
 
 

@@ -14,7 +14,9 @@ def stub(
     log_file: Annotated[Path | None, typer.Option(help="Append one JSON line for each request to this file.")] = None,
     seed: Annotated[int, typer.Option(help="Changes the ids in the answers, and nothing else.")] = 0,
     latency: Annotated[float, typer.Option(help="Mean seconds before an answer.", min=0)] = 0.0,
-    key: Annotated[str | None, typer.Option(help="API key that requests must carry.", envvar="LOOPSCOPE_STUB_KEY")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="API key that requests must carry.", envvar="LOOPSCOPE_STUB_KEY")
+    ] = None,
 ) -> None:
     """Serve a stand-in for the Messages API; prints its address. Point a client's base_url at it."""
     server = room("loopscope.stub", extra="stub")
