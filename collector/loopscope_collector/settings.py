@@ -7,7 +7,7 @@
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import ByteSize, Field, SecretStr, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from loopscope_collector.keys import load_keys
@@ -18,6 +18,23 @@ GIB: Final = 1024 * MIB
 Port = Annotated[int, Field(ge=0, le=65535)]
 Keys = Annotated[tuple[SecretStr, ...], NoDecode]
 Bytes = Annotated[ByteSize, Field(gt=0)]
+
+
+def variable_of(field: str) -> str:
+    """Environment variable of a setting."""
+    return f"LOOPSCOPE_{field.upper()}"
+
+
+def explain(error: ValueError) -> str:
+    """What is wrong with the settings, in one line that names them and shows no secret."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines: list[str] = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        field = str(item["loc"][0]) if item["loc"] else ""
+        text = item["msg"].removeprefix("Value error, ")
+        lines.append(text if "LOOPSCOPE_" in text or not field else f"{field} ({variable_of(field)}): {text}")
+    return "; ".join(lines)
 
 
 class CollectorSettings(BaseSettings):
@@ -82,12 +99,11 @@ class CollectorSettings(BaseSettings):
 
     @field_validator("ingest_keys", "read_keys", mode="before")
     @classmethod
-    def _read_keys(cls, value: object, info: object) -> object:
+    def _read_keys(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         if isinstance(value, str):
-            name = f"LOOPSCOPE_{str(getattr(info, 'field_name', '')).upper()}"
-            return tuple(SecretStr(key) for key in load_keys(value, name=name))
+            return tuple(SecretStr(key) for key in load_keys(value, name=variable_of(info.field_name or "")))
         return value
 
     @field_validator("data_dir", mode="after")

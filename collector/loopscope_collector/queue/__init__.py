@@ -5,8 +5,16 @@ wait). One writer thread takes sealed segments in order: `next_sealed`, write, `
 was handed out and keeps its id through restarts, so that a replay is the same insert under the same token.
 """
 
-from loopscope_collector.queue.durable import DurableQueue, QueueFullError, QueueUnavailableError
+from loopscope_collector.queue.durable import DurableQueue, QueueFullError, QueueHeldError, QueueUnavailableError
 from loopscope_collector.queue.records import Record
 from loopscope_collector.queue.segments import Segment, SegmentSource
 
-__all__ = ["DurableQueue", "QueueFullError", "QueueUnavailableError", "Record", "Segment", "SegmentSource"]
+__all__ = [
+    "DurableQueue",
+    "QueueFullError",
+    "QueueHeldError",
+    "QueueUnavailableError",
+    "Record",
+    "Segment",
+    "SegmentSource",
+]

@@ -229,7 +229,7 @@ class DurableQueue:
         self._metrics.gauge("queue_bytes", self._held())
         self._metrics.gauge("queue_max_bytes", self._max_bytes)
         self._metrics.gauge("queue_segments", len(self._sealed))
-        oldest = int(self._sealed[0].id.partition("-")[0]) if self._sealed else 0
+        oldest = self._sealed[0].begun_at if self._sealed else 0
         self._metrics.gauge("queue_oldest_segment_unix_seconds", oldest / 1e9)
 
     def _commit_loop(self) -> None:
