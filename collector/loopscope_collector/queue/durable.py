@@ -229,7 +229,7 @@ class DurableQueue:
         self._metrics.gauge("queue_bytes", self._held())
         self._metrics.gauge("queue_max_bytes", self._max_bytes)
         self._metrics.gauge("queue_segments", len(self._sealed))
-        oldest = int(self._sealed[0].id.partition("-")[0]) if self._sealed else 0
+        oldest = self._sealed[0].begun_at if self._sealed else 0
         self._metrics.gauge("queue_oldest_segment_unix_seconds", oldest / 1e9)
 
     def _commit_loop(self) -> None:
@@ -282,9 +282,8 @@ class DurableQueue:
             self._seal()
 
     def _write(self, records: list[Record]) -> None:
-        if self._active is not None and self._active.broken:
-            if not self._seal():
-                raise OSError(errno.EIO, "an earlier write failed and could not be undone yet")
+        if self._active is not None and self._active.broken and not self._seal():
+            raise OSError(errno.EIO, "an earlier write failed and could not be undone yet")
         if self._active is None:
             self._last_id = new_segment_id(self._clock(), self._last_id)
             self._active = ActiveSegment.create(self._files, self._segments_dir, self._last_id)

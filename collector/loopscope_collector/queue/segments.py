@@ -38,6 +38,11 @@ class Segment:
     on_damage: Callable[[int], None] = field(default=_no_report, compare=False, repr=False)
     """Told how many bytes could not be read, at each reading."""
 
+    @property
+    def begun_at(self) -> int:
+        """When its first record was written, Unix nanoseconds."""
+        return int(self.id.partition("-")[0])
+
     def records(self) -> Iterator[Record]:
         """Every record whose checksum is right, in order of receipt; the same ones at each call."""
         with self.path.open("rb") as file:
