@@ -279,27 +279,27 @@ class Pipeline:
         from .encoding import small_texts, span_parts
         from .redaction import scrub_texts
 
-        more: dict[str, Any] = {}
+        attributes: dict[str, Any] = {**start.attributes, **payload.attributes}
         changed: dict[str, str] = {}
         if payload.complete is not None:
             try:
-                more = dict(payload.complete(payload))
+                attributes |= payload.complete(payload)
             except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
                 guard.swallowed("loopscope completion of a span", error)
         if self._config.redact:
-            changed, redactions = scrub_texts(small_texts(span, payload.failed))
-            redactions += _scrub(payload, span.attributes or {}, scrubber)
+            changed, redactions = scrub_texts(small_texts(span, attributes, payload.failed))
+            redactions += _scrub(payload, attributes, scrubber)
             if redactions:
-                more[at.REDACTIONS] = redactions
+                attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
-        if more.get(at.COST_SOURCE) is None and at.USAGE_RAW in more:
-            more |= self._cost(span, more)
-        spool.append(span_parts(span, start, more, payload.texts, payload.bodies, payload.failed, changed))
+        if at.USAGE_RAW in attributes:
+            attributes |= self._cost(attributes, start)
+        spool.append(span_parts(span, start, attributes, payload.texts, payload.bodies, payload.failed, changed))
 
-    def _cost(self, span: ReadableSpan, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
         from .costs import cost_attributes
 
-        return cost_attributes({**(span.attributes or {}), **more}, span.start_time or 0, self._config.price_overrides)
+        return cost_attributes(attributes, start.start_time, self._config.price_overrides)
 
     def _resource_attributes(self) -> dict[str, Any]:
         config = self._config
