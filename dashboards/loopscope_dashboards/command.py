@@ -28,5 +28,6 @@ def streamlit_command(bind: str, port: int) -> list[str]:
         "--client.toolbarMode=viewer",
         "--client.showErrorDetails=none",
         "--client.showSidebarNavigation=true",
+        "--runner.magicEnabled=false",
         "--global.developmentMode=false",
     ]

@@ -10,7 +10,9 @@ from typing import Final
 CUT_CHARS: Final = 20_000
 """Characters of one text that a page shows; the rest is a download away. A browser lays out 20,000 in a few ms."""
 
-_PICTURES: Final = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: "\u2421"}
+_NAMES: Final = (
+    "NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
+).split()
 # Bidirectional controls reorder what a reader sees; zero-width, tag and variation characters carry hidden text.
 _HIDDEN: Final = (
     "\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
@@ -21,8 +23,8 @@ _VISIBLE: Final = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff{_HIDDEN
 
 def _mark(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if code in _PICTURES:
-        return _PICTURES[code]
+    if code < len(_NAMES):
+        return f"\u27e8{_NAMES[code]}\u27e9"
     if 0xD800 <= code <= 0xDFFF:
         return f"\\u{code:04x}"
     return f"\u27e8U+{code:04X}\u27e9"
