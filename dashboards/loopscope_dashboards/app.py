@@ -9,7 +9,7 @@ from loopscope_dashboards.access import admitted
 _PICTURES = Path(__file__).parent / "pictures"
 # A Material icon here would make every browser ask Google's font server for it.
 st.set_page_config(page_title="Loopscope", page_icon=str(_PICTURES / "icon.svg"), layout="wide")
-st.logo(str(_PICTURES / "logo.svg"), size="medium", icon_image=str(_PICTURES / "icon.svg"))
+st.logo(str(_PICTURES / "logo.svg"), size="medium")
 
 if admitted():
     page = st.navigation(

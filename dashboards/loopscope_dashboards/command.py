@@ -16,8 +16,7 @@ def streamlit_command(bind: str, port: int) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "streamlit",
-        "run",
+        "loopscope_dashboards.serve",
         str(APP),
         f"--server.address={bind}",
         f"--server.port={port}",

@@ -10,9 +10,11 @@ from typing import Final
 CUT_CHARS: Final = 20_000
 """Characters of one text that a page shows; the rest is a download away. A browser lays out 20,000 in a few ms."""
 
-_NAMES: Final = (
-    "NUL SOH STX ETX EOT ENQ ACK BEL BS TAB LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
-).split()
+_NAMES: Final = [
+    *("NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "TAB", "LF", "VT", "FF", "CR", "SO", "SI"),
+    *("DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US"),
+]
+"""Of the ASCII control characters."""
 # Bidirectional controls reorder what a reader sees; zero-width, tag and variation characters carry hidden text.
 _HIDDEN: Final = (
     "\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028\u2029\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0"

@@ -32,7 +32,7 @@ def _layout(height: int, **more: Any) -> dict[str, Any]:
             "y": 1.02,
             "yanchor": "bottom",
             "font": _SMALL,
-            "itemsizing": "constant",
+            "traceorder": "normal",
         },
         "hovermode": "x unified",
         "bargap": 0.18,

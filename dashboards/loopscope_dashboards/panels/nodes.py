@@ -111,7 +111,7 @@ def tiles(items: list[tuple[str, str, str, str]]) -> Node:
             )
             for label, value, below, tone in items
         ),
-        cls="tiles",
+        cls=f"tiles n{len(items)}",
     )
 
 

@@ -131,7 +131,12 @@ def draw_figures(run: Run, now: datetime) -> Node:
         tiles(
             [
                 ("Duration", figures.duration(length), below, ""),
-                ("Turns", figures.count(run.turns), f"{figures.count(run.llm_calls)} LLM call{'' if run.llm_calls == 1 else 's'}", ""),
+                (
+                    "Turns",
+                    figures.count(run.turns),
+                    f"{figures.count(run.llm_calls)} LLM call{'' if run.llm_calls == 1 else 's'}",
+                    "",
+                ),
                 ("Tool calls", figures.count(run.tool_calls), "", ""),
                 ("Errors", figures.count(run.errors), run.error_class or "", "bad" if run.errors else ""),
                 ("Input tokens", tokens_in, _cache(run), ""),

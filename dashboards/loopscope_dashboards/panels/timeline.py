@@ -80,7 +80,7 @@ def _walk(
 
 
 def _family(run_id: str, spans: Sequence[Span]) -> set[str | None]:
-    """The run and its sub-agents' runs: those whose run span hangs, over any number of steps, below one of its spans."""
+    """The run and its sub-agents' runs: those of which a span hangs, over any number of steps, below one of its spans."""
     run_of = {span.span_id: span.run_id for span in spans}
     parents: dict[str, set[str]] = defaultdict(set)
     for span in spans:
@@ -157,6 +157,9 @@ def draw_timeline(run: Run, timeline: Timeline, turn: int | None, start: int, no
         now_ns if run.live else max(run.last_event_ns, *(line.span.ended_ns or line.span.started_ns for line in lines))
     )
     end = max([last, begin + 1, *(line.span.ended_ns or 0 for line in lines)])
+    if not run.live and any(line.span.ended_ns is None for line in lines):
+        # What never ended needs some room after the last sign of life, or it would be a hairline.
+        end += (end - begin) // 25
     shown = lines[start : start + WINDOW_ROWS]
     more = {"tab": tab} if tab else {}
     selected_drawn = False
@@ -196,7 +199,8 @@ def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool
     go = to_run(run.run_id, line.turn, **more) if line.turn is not None else None
     if go is None and not own and span.run_id:
         go = to_run(span.run_id, span.turn)
-    duration = figures.duration((span.ended_ns - span.started_ns) / 1e6) if span.ended_ns is not None else "unfinished"
+    open_word = "running" if run.live else "unfinished"
+    duration = figures.duration((span.ended_ns - span.started_ns) / 1e6) if span.ended_ns is not None else open_word
     note = ("error: " + (span.error_type or "")).strip(": ") if failed else (span.stop_reason or "" if llm else "")
     bar = ["bar", span.kind, "error" if failed else "", "open" if unfinished else ""]
     tip = "\n".join(

@@ -65,6 +65,7 @@ def draw_heading(
 ) -> Node:
     """Turn 3 of 12, with links to the turns around it, and the turn's figures."""
     place = numbers.index(number)
+    live = newest is not None
     before = numbers[place - 1] if place > 0 else None
     after = numbers[place + 1] if place + 1 < len(numbers) else None
 
@@ -75,10 +76,14 @@ def draw_heading(
         "div",
         node(
             "div",
-            node("h2", f"Turn {number} of {numbers[-1]}"),
+            node("h2", f"Turn {number:,} of {numbers[-1]:,}"),
             *(badge(call.stop_reason.replace("_", " ")) for call in calls if call.stop_reason),
             *(badge("error", "bad") for call in calls if call.status == "error"),
-            *(badge("unfinished", "warn") for call in calls if call.ended_ns is None),
+            *(
+                badge("running", "live") if live else badge("unfinished", "warn")
+                for call in calls
+                if call.ended_ns is None
+            ),
             *(badge("partial answer", "warn") for call in calls if call.partial),
             node("span", cls="grow"),
             node("a", f"Newest turn: {newest}", go=to_run(run_id, newest, **more))
@@ -87,18 +92,19 @@ def draw_heading(
             node("span", link("\u2190 Previous", before), link("Next \u2192", after), cls="pager"),
             cls="row",
         ),
-        *(_call_facts(call) for call in calls),
+        *(_call_facts(call, live=live) for call in calls),
         *(_error(call) for call in calls if call.status == "error"),
         cls="tree stack",
     )
 
 
-def _call_facts(call: Call) -> Node:
+def _call_facts(call: Call, *, live: bool) -> Node:
+    open_word = "running" if live else "unfinished"
     fresh = None
     if call.input_tokens is not None:
         fresh = call.input_tokens - (call.cache_read_tokens or 0) - (call.cache_write_tokens or 0)
     share = call.input_tokens / call.context_window if call.input_tokens is not None and call.context_window else None
-    cost = "unfinished" if call.ended_ns is None else figures.money(call.cost_usd)
+    cost = open_word if call.ended_ns is None else figures.money(call.cost_usd)
     source = (
         f" ({call.cost_source}{', ' + call.price_version if call.price_version else ''})"
         if call.cost_usd is not None
@@ -110,7 +116,7 @@ def _call_facts(call: Call) -> Node:
         ("Asked for", call.request_model if different else None),
         ("Provider", call.provider),
         ("Started", figures.clock(at(call.started_ns))),
-        ("Took", figures.duration(call.duration_ms) if call.ended_ns is not None else "unfinished"),
+        ("Took", figures.duration(call.duration_ms) if call.ended_ns is not None else open_word),
         ("First token", figures.duration(call.ttft_ms) if call.ttft_ms is not None else None),
         ("Longest gap", figures.duration(call.longest_gap_ms) if call.longest_gap_ms is not None else None),
         ("Input", _tokens(call.input_tokens, call)),
@@ -167,7 +173,7 @@ def draw_seen(
     if seen.dropped:
         parts.append(
             notice(
-                f"The history does not continue turn {before_number}: {seen.dropped} of its blocks are changed or gone.",
+                f"The history does not continue turn {before_number}: {seen.dropped} of its blocks changed or left.",
                 tone="warn",
             )
         )
@@ -175,8 +181,10 @@ def draw_seen(
     hidden = len(outline.messages) - len(shown)
     if hidden and history_from is None:
         old = sum(not _is_new(message.blocks, seen) for message in outline.messages)
-        kind = "earlier messages, unchanged" if hidden == old else "earlier messages"
-        parts.append(node("div", f"{hidden} {kind}. Switch on \u201cWhole history\u201d to read them.", cls="earlier"))
+        kind = f"earlier {_several(hidden, 'message').partition(' ')[2]}{', unchanged' if hidden == old else ''}"
+        parts.append(
+            node("div", f"{hidden:,} {kind}. Switch on \u201cWhole history\u201d to read them.", cls="earlier")
+        )
     drawn = 0
     for number in shown:
         message = outline.messages[number]
@@ -209,7 +217,12 @@ def draw_seen(
                     key=f"in{block.place}",
                 )
             )
-    return node("div", node("h3", f"What the model saw \u00b7 {_several(len(outline.messages), 'message')}"), *parts, cls="section")
+    return node(
+        "div",
+        node("h3", f"What the model saw \u00b7 {_several(len(outline.messages), 'message')}"),
+        *parts,
+        cls="section",
+    )
 
 
 def _input_block(

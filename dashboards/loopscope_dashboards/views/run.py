@@ -42,7 +42,7 @@ from loopscope_schemas.content import Json, MissingContentError, dump
 from loopscope_schemas.recall import CallNotFoundError
 
 LIVE_SECONDS: Final = 1.0
-TABS: Final = {"turn": "Turn", "context": "Context", "prompt": "Prompt and tools", "record": "Record"}
+TABS: Final = ("Turn", "Context", "Prompts", "Record")
 _TREES: Final = ("run_header", "run_figures", "run_timeline", "run_turn", "run_prompts", "run_record", "run_missing")
 
 
@@ -64,10 +64,6 @@ def _go() -> None:
     elif page == "run":
         st.query_params.from_dict(target)
         st.rerun()
-
-
-def _tab_label(name: str) -> str:
-    return TABS[name]
 
 
 def _chosen_turn(run: Run, timeline: Timeline) -> int | None:
@@ -120,23 +116,22 @@ def page_of(run_id: str) -> None:
     bar = st.container(horizontal=True, vertical_alignment="center", gap="medium", key="turn_bar")
     tab = bar.segmented_control(
         "Show",
-        list(TABS),
-        default="turn",
+        TABS,
+        default="Turn",
         required=True,
-        format_func=_tab_label,
         key="tab",
         bind="query-params",
         label_visibility="collapsed",
     )
-    if tab == "context":
+    if tab == "Context":
         _context(timeline)
     elif turn is None:
-        if tab != "record":
+        if tab != "Record":
             return
         _record(run, timeline, None)
-    elif tab == "prompt":
+    elif tab == "Prompts":
         _prompt(run, timeline, turn)
-    elif tab == "record":
+    elif tab == "Record":
         _record(run, timeline, turn)
     else:
         history = bar.toggle("Whole history", key="history", bind="query-params")

@@ -25,25 +25,22 @@ from loopscope_dashboards.trouble import trouble_shown
 from loopscope_dashboards.when import at, nanoseconds, now
 
 RANGES: Final = {
-    "15m": ("Last 15 minutes", timedelta(minutes=15)),
-    "1h": ("Last hour", timedelta(hours=1)),
-    "6h": ("Last 6 hours", timedelta(hours=6)),
-    "24h": ("Last 24 hours", timedelta(hours=24)),
-    "7d": ("Last 7 days", timedelta(days=7)),
-    "30d": ("Last 30 days", timedelta(days=30)),
-    "all": ("All time", None),
-    "custom": ("From \u2013 to", None),
+    "15m": timedelta(minutes=15),
+    "1h": timedelta(hours=1),
+    "6h": timedelta(hours=6),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+    "all": None,
+    "custom": None,
 }
+"""Also what stands in the address; with labels of their own, the labels would stand there."""
 DEFAULT_RANGE: Final = "24h"
 LIST_SECONDS: Final = 1.0
 """The list is asked again this often: a new run must be there 2 s after its start, recording included."""
 CHART_SECONDS: Final = 5.0
 AHEAD: Final = timedelta(days=2)
 """Clocks of agents may be ahead; their runs must not be missing."""
-
-
-def _label(name: str) -> str:
-    return RANGES[name][0]
 
 
 def filters() -> RunFilter:
@@ -55,7 +52,7 @@ def filters() -> RunFilter:
             max_chars=500, width=320,
         )  # fmt: skip
         chosen = st.selectbox(
-            "Time", list(RANGES), index=list(RANGES).index(DEFAULT_RANGE), format_func=_label, key="range",
+            "Time", list(RANGES), index=list(RANGES).index(DEFAULT_RANGE), key="range",
             bind="query-params", width=160,
         )  # fmt: skip
         agents = _many("Agent", list(known.agents), "agent")
@@ -63,7 +60,7 @@ def filters() -> RunFilter:
         environments = _many("Environment", list(known.environments), "env")
         versions = _many("Version", list(known.versions), "version")
     moment = now()
-    since, until = moment - (RANGES[chosen][1] or timedelta(0)), moment + AHEAD
+    since, until = moment - (RANGES[chosen] or timedelta(0)), moment + AHEAD
     if chosen == "all":
         since = datetime(1971, 1, 1, tzinfo=UTC)
     elif chosen == "custom":
@@ -113,7 +110,7 @@ def _rounded(moment: datetime) -> int:
 def moved(wanted: RunFilter) -> RunFilter:
     """The filter with its time range moved to now; a fragment runs again without the page."""
     name: str = st.session_state.get("range", DEFAULT_RANGE)
-    length = RANGES[name][1] if name in RANGES else None
+    length = RANGES.get(name)
     if length is None:
         return wanted
     moment = now()
@@ -213,7 +210,7 @@ def _list(wanted: RunFilter, before: tuple[int, str] | None) -> None:
     if wanted.text:
         parts.extend(
             notice(
-                f"Also in {'the system prompt' if hit.kind == 'system' else 'the tool definitions'} version {hit.hash[:12]}",
+                f"Also in {'a system prompt' if hit.kind == 'system' else 'tool definitions'}: version {hit.hash[:12]}",
                 node(
                     "span",
                     f"used by {figures.count(hit.calls)} calls of {figures.count(hit.runs)} runs in this time",
