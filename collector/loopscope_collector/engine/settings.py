@@ -77,11 +77,13 @@ def refuse_unbounded(config: EngineConfig, asked: Mapping[str, object]) -> None:
         if name in asked:
             value = _number(asked[name])
             if value is None or not 0 < value <= bound:
-                message = f"Cannot set '{name}' to {str(asked[name])[:40]}: readers may have more than 0 and at most {bound:.15g}"
+                message = f"Cannot set '{name}' to {str(asked[name])[:40]}: for readers 0 < {name} <= {bound:.15g}"
                 raise ClickHouseError(READONLY, message)
 
 
-def reader_settings(config: EngineConfig, asked: Mapping[str, str], mark: str, *, readonly: str = "1") -> dict[str, str]:
+def reader_settings(
+    config: EngineConfig, asked: Mapping[str, str], mark: str, *, readonly: str = "1"
+) -> dict[str, str]:
     """Settings of a reader's statement: what it asked for, within the bounds. Raises ClickHouseError 164."""
     refuse_settings(asked)
     settings = {

@@ -6,7 +6,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import lz4.frame
@@ -22,7 +22,17 @@ from loopscope_collector.engine import WRITER_USER, EngineProcess
 from .conftest import WRITE_SECRET
 
 AS_WRITER = {"X-ClickHouse-User": WRITER_USER, "X-ClickHouse-Key": WRITE_SECRET}
-HOSTILE = ["", "tab\tline\nreturn\rquote'\"`\\", "NUL\0in it", "ünïcode \U0001f600", "\\N", "NULL", "<script>", "x" * 100_000, "{a:String}"]
+HOSTILE = [
+    "",
+    "tab\tline\nreturn\rquote'\"`\\",
+    "NUL\0in it",
+    "ünïcode \U0001f600",
+    "\\N",
+    "NULL",
+    "<script>",
+    "x" * 100_000,
+    "{a:String}",
+]
 
 
 def ask(
@@ -31,9 +41,11 @@ def ask(
     path: str = "/",
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
-    **args: str,
+    args: dict[str, str] | None = None,
+    **more: str,
 ) -> tuple[int, dict[str, str], bytes]:
     """One plain request: status, headers (names in lower case), body."""
+    args = {**(args or {}), **more}
     connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)
     try:
         connection.request(method, f"{path}?{urlencode(args)}" if args else path, body=body, headers=headers or {})
@@ -48,8 +60,9 @@ def table(writer: Client, request: pytest.FixtureRequest) -> Iterator[str]:
     """A table of this test's own."""
     name = "p_" + "".join(letter if letter.isalnum() else "_" for letter in str(request.node.name))[:60]
     writer.command(
-        f"CREATE TABLE loopscope.{name} (id UInt64, body String, tags Map(String, String), at DateTime64(9), cost Nullable(Decimal(38, 12)), "
-        "kinds Array(LowCardinality(String))) ENGINE = MergeTree ORDER BY id SETTINGS non_replicated_deduplication_window = 100"
+        f"CREATE TABLE loopscope.{name} (id UInt64, body String, tags Map(String, String), at DateTime64(9), "
+        "cost Nullable(Decimal(38, 12)), kinds Array(LowCardinality(String))) ENGINE = MergeTree ORDER BY id "
+        "SETTINGS non_replicated_deduplication_window = 100"
     )
     yield name
     writer.command(f"DROP TABLE loopscope.{name} SYNC")
@@ -64,9 +77,13 @@ def test_hostile_text_survives_every_way_in_and_out(writer: Client, reader: Clie
     assert reader.query_arrow(f"SELECT body FROM {table} ORDER BY id").column(0).to_pylist() == HOSTILE + HOSTILE
     assert list(reader.query_df(f"SELECT body FROM {table} ORDER BY id")["body"]) == HOSTILE + HOSTILE
     for number, text in enumerate(HOSTILE):
-        found = reader.query(f"SELECT id, {{t:String}} FROM {table} WHERE body = {{t:String}} AND id < 100", parameters={"t": text})
+        found = reader.query(
+            f"SELECT id, {{t:String}} FROM {table} WHERE body = {{t:String}} AND id < 100", parameters={"t": text}
+        )
         assert found.result_rows == [(number, text)]
-    assert reader.query("SELECT {texts:Array(String)}", parameters={"texts": HOSTILE[:7]}).result_rows == [(HOSTILE[:7],)]
+    assert reader.query("SELECT {texts:Array(String)}", parameters={"texts": HOSTILE[:7]}).result_rows == [
+        (HOSTILE[:7],)
+    ]
 
 
 def test_everything_clickhouse_connect_does(writer: Client, table: str) -> None:
@@ -74,13 +91,28 @@ def test_everything_clickhouse_connect_does(writer: Client, table: str) -> None:
         table,
         [[1, "a", {"k": "v"}, 1_700_000_000, None, ["x", "y"]]],
         column_names=["id", "body", "tags", "at", "cost", "kinds"],
-        column_type_names=["UInt64", "String", "Map(String, String)", "DateTime64(9)", "Nullable(Decimal(38, 12))", "Array(LowCardinality(String))"],
+        column_type_names=[
+            "UInt64",
+            "String",
+            "Map(String, String)",
+            "DateTime64(9)",
+            "Nullable(Decimal(38, 12))",
+            "Array(LowCardinality(String))",
+        ],
     )
     assert writer.command(f"SELECT count() FROM {table}") == 1
     writer.command(f"INSERT INTO {table} (id, body) VALUES (2, 'b')")
     assert writer.raw_insert(table, ["id", "body"], b'{"id": 3, "body": "c"}\n', fmt="JSONEachRow").written_rows == 1
-    assert writer.raw_insert(table, ["id", "body"], gzip.compress(b"4\td\n"), fmt="TabSeparated", compression="gzip").written_rows == 1
-    assert writer.raw_query(f"SELECT id FROM {table} ORDER BY id", fmt="JSONEachRow") == b'{"id":1}\n{"id":2}\n{"id":3}\n{"id":4}\n'
+    assert (
+        writer.raw_insert(
+            table, ["id", "body"], gzip.compress(b"4\td\n"), fmt="TabSeparated", compression="gzip"
+        ).written_rows
+        == 1
+    )
+    assert (
+        writer.raw_query(f"SELECT id FROM {table} ORDER BY id", fmt="JSONEachRow")
+        == b'{"id":1}\n{"id":2}\n{"id":3}\n{"id":4}\n'
+    )
     assert writer.query(f"SELECT id FROM {table} WHERE id > 100").result_rows == []
     assert writer.query(f"SELECT id, tags FROM {table} LIMIT 0").column_names == ("id", "tags")
     empty = writer.query_arrow(f"SELECT id, body FROM {table} WHERE id > 100")
@@ -88,7 +120,7 @@ def test_everything_clickhouse_connect_does(writer: Client, table: str) -> None:
     with writer.query_row_block_stream("SELECT number FROM numbers(200000) ORDER BY number") as stream:
         assert sum(len(block) for block in stream) == 200_000
     with writer.raw_stream("SELECT number FROM numbers(200000)", fmt="RowBinary") as raw:
-        assert len(raw.read()) == 1_600_000
+        assert len(cast(Any, raw).read()) == 1_600_000
     assert writer.ping()
 
 
@@ -117,7 +149,10 @@ def test_encodings_both_ways(engine: EngineProcess, writer: Client, table: str, 
         assert (status, text) == (200, b"")
         assert writer.command(f"SELECT count() FROM {table}") == 5000
     status, headers, answer = ask(
-        engine, headers={"Accept-Encoding": codec}, enable_http_compression="1", query=f"SELECT body FROM {table} FORMAT TSV"
+        engine,
+        headers={"Accept-Encoding": codec},
+        enable_http_compression="1",
+        query=f"SELECT body FROM {table} FORMAT TSV",
     )
     assert status == 200
     assert headers.get("content-encoding", "identity") == codec
@@ -135,26 +170,26 @@ def test_a_damaged_body_inserts_nothing(engine: EngineProcess, writer: Client, t
     assert writer.command(f"SELECT count() FROM {table}") == 0
 
 
-FORMATS = [
-    "Native", "TabSeparated", "TSVWithNames", "TSVWithNamesAndTypes", "CSV", "CSVWithNames", "CSVWithNamesAndTypes", "JSONEachRow",
-    "JSONCompactEachRow", "JSONCompactEachRowWithNames", "JSONCompactEachRowWithNamesAndTypes", "RowBinary", "RowBinaryWithNames",
-    "RowBinaryWithNamesAndTypes", "LineAsString", "JSON", "JSONCompact", "JSONColumns", "Pretty", "Vertical", "Markdown", "XML", "Values", "Parquet",
-]  # fmt: skip
+FORMATS = """
+    Native TabSeparated TSVWithNames TSVWithNamesAndTypes CSV CSVWithNames CSVWithNamesAndTypes JSONEachRow
+    JSONCompactEachRow JSONCompactEachRowWithNames JSONCompactEachRowWithNamesAndTypes RowBinary RowBinaryWithNames
+    RowBinaryWithNamesAndTypes LineAsString JSON JSONCompact JSONColumns Pretty Vertical Markdown XML Values Parquet
+""".split()  # noqa: SIM905 - a list is longer than the page is wide
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
 def test_streamed_answers_are_one_document(engine: EngineProcess, writer: Client, output_format: str) -> None:
     """An answer of several blocks reads like the engine's answer of one block: one head, one foot."""
-    sql = 'SELECT toString(number) AS "a\n\"\"b", number AS n FROM numbers(150000)'.replace('""', "")
+    sql = 'SELECT toString(number) AS "a\n""b", number AS n FROM numbers(150000)'.replace('""', "")
     blocks = {"max_block_size": "40000", "max_threads": "1"}
     if output_format == "Native":
         rows = writer.query(sql, settings={"max_block_size": 40000, "max_threads": 1}).result_rows
         assert rows == [(str(number), number) for number in range(150_000)]
         return
-    _, headers, streamed = ask(engine, query=f"{sql} FORMAT {output_format}", **blocks)
+    _, headers, streamed = ask(engine, query=f"{sql} FORMAT {output_format}", args=blocks)
     assert headers["x-clickhouse-format"] == output_format
     whole = {"max_block_size": "1000000", "preferred_block_size_bytes": "0", "max_threads": "1"}
-    _, _, at_once = ask(engine, query=f"{sql} FORMAT {output_format}", **whole)
+    _, _, at_once = ask(engine, query=f"{sql} FORMAT {output_format}", args=whole)
     if output_format == "Parquet":
         assert pq.read_table(io.BytesIO(streamed)).equals(pq.read_table(io.BytesIO(at_once)))
     elif output_format in ("JSON", "JSONCompact"):
@@ -167,14 +202,18 @@ def test_streamed_answers_are_one_document(engine: EngineProcess, writer: Client
 
 def test_arrow_streams_are_one_stream(reader: Client) -> None:
     settings = {"max_block_size": 10000, "max_threads": 1}
-    found = reader.query_arrow("SELECT number, toString(number) AS text, [number] AS list FROM numbers(100000)", settings=settings)
+    found = reader.query_arrow(
+        "SELECT number, toString(number) AS text, [number] AS list FROM numbers(100000)", settings=settings
+    )
     assert found.column("number").to_pylist() == list(range(100_000))
     assert found.column("text").to_pylist()[-1] == "99999"
 
 
 @pytest.mark.parametrize("input_format", ["ArrowStream", "Arrow", "Parquet", "JSONEachRow", "CSV", "TSV"])
 @pytest.mark.parametrize("statement_in", ["body", "url"])
-def test_insert_formats(engine: EngineProcess, writer: Client, table: str, input_format: str, statement_in: str) -> None:
+def test_insert_formats(
+    engine: EngineProcess, writer: Client, table: str, input_format: str, statement_in: str
+) -> None:
     rows = pa.table({"id": pa.array(range(1000), pa.uint64()), "body": [f"line {number}" for number in range(1000)]})
     sink = io.BytesIO()
     match input_format:
@@ -194,10 +233,13 @@ def test_insert_formats(engine: EngineProcess, writer: Client, table: str, input
     statement = f"INSERT INTO {table} (id, body) FORMAT {input_format}"
     args = {"database": "loopscope"} | ({"query": statement} if statement_in == "url" else {})
     body = sink.getvalue() if statement_in == "url" else f"{statement}\n".encode() + sink.getvalue()
-    status, headers, text = ask(engine, "POST", body=body, headers=AS_WRITER, **args)
+    status, headers, text = ask(engine, "POST", body=body, headers=AS_WRITER, args=args)
     assert (status, text) == (200, b"")
     assert json.loads(headers["x-clickhouse-summary"])["written_rows"] == "1000"
-    assert writer.query(f"SELECT count(), sum(id), any(body) FROM {table} WHERE id = 7 OR 1").result_rows[0][:2] == (1000, 499500)
+    assert writer.query(f"SELECT count(), sum(id), any(body) FROM {table} WHERE id = 7 OR 1").result_rows[0][:2] == (
+        1000,
+        499500,
+    )
 
 
 def test_deduplication_tokens_are_honoured(engine: EngineProcess, writer: Client, table: str) -> None:
@@ -225,12 +267,23 @@ def test_a_half_sent_insert_is_none(engine: EngineProcess, writer: Client, table
     connection.close()
     # The lane is free again and nothing is there, once the engine has noticed.
     for _ in range(3):
-        assert ask(engine, "POST", body=b"2\n", headers=AS_WRITER, query=f"INSERT INTO loopscope.{table} (id) FORMAT TSV")[0] == 200
+        assert (
+            ask(engine, "POST", body=b"2\n", headers=AS_WRITER, query=f"INSERT INTO loopscope.{table} (id) FORMAT TSV")[
+                0
+            ]
+            == 200
+        )
     assert writer.query(f"SELECT DISTINCT id FROM {table}").result_rows == [(2,)]
 
 
 def test_errors_have_code_text_and_status(engine: EngineProcess, reader: Client) -> None:
-    cases = [("SELECT nope", 47, 404), ("SELEC 1", 62, 400), ("SELECT * FROM nope", 60, 404), ("SELECT 1; SELECT 2", 62, 400), ("", 62, 400)]
+    cases = [
+        ("SELECT nope", 47, 404),
+        ("SELEC 1", 62, 400),
+        ("SELECT * FROM nope", 60, 404),
+        ("SELECT 1; SELECT 2", 62, 400),
+        ("", 62, 400),
+    ]
     for sql, code, expected in cases:
         status, headers, text = ask(engine, "POST", body=sql.encode())
         assert (status, headers["x-clickhouse-exception-code"]) == (expected, str(code)), text
@@ -244,7 +297,10 @@ def test_errors_have_code_text_and_status(engine: EngineProcess, reader: Client)
 
 def test_a_failure_in_the_middle_is_not_taken_for_the_end(engine: EngineProcess, reader: Client) -> None:
     sql = "SELECT number, throwIf(number = 4000000) FROM numbers(5000000)"
-    for run in (lambda: reader.query(sql, settings={"max_threads": 1}).result_rows, lambda: reader.query_df(sql, settings={"max_threads": 1})):
+    for run in (
+        lambda: reader.query(sql, settings={"max_threads": 1}).result_rows,
+        lambda: reader.query_df(sql, settings={"max_threads": 1}),
+    ):
         with pytest.raises((StreamFailureError, DatabaseError), match="395"):
             run()
     connection = http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60)
@@ -266,7 +322,9 @@ def test_small_failures_are_plain_errors_even_late(engine: EngineProcess) -> Non
 
 def test_long_parameters_go_as_a_form(reader: Client) -> None:
     text = "ä line\r\nand another\n" * 2000
-    assert reader.query("SELECT {t:String} AS t, length(t)", parameters={"t": text}).result_rows == [(text, len(text.encode()))]
+    assert reader.query("SELECT {t:String} AS t, length(t)", parameters={"t": text}).result_rows == [
+        (text, len(text.encode()))
+    ]
 
 
 def test_headers_tell_about_the_query(engine: EngineProcess) -> None:
@@ -281,7 +339,11 @@ def test_headers_tell_about_the_query(engine: EngineProcess) -> None:
 
 def test_writes_need_the_secret(engine: EngineProcess, writer: Client, table: str) -> None:
     insert = f"INSERT INTO loopscope.{table} (id) VALUES (1)".encode()
-    for headers in ({}, {"X-ClickHouse-User": WRITER_USER}, {"X-ClickHouse-User": WRITER_USER, "X-ClickHouse-Key": "guess"}):
+    for headers in (
+        {},
+        {"X-ClickHouse-User": WRITER_USER},
+        {"X-ClickHouse-User": WRITER_USER, "X-ClickHouse-Key": "guess"},
+    ):
         status, _, text = ask(engine, "POST", body=insert, headers=headers)
         assert status == 403, text
     assert ask(engine, "GET", headers=AS_WRITER, query=insert.decode())[0] == 403  # a link must not write
@@ -290,7 +352,12 @@ def test_writes_need_the_secret(engine: EngineProcess, writer: Client, table: st
 
 def test_without_keys_only_this_machine_by_its_own_name_reads(engine: EngineProcess) -> None:
     """A page in a browser that rebinds its name to loopback is not served."""
-    for host, expected in ((f"localhost:{engine.port}", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("evil.example:8123", 403)):
+    for host, expected in (
+        (f"localhost:{engine.port}", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("evil.example:8123", 403),
+    ):
         assert ask(engine, headers={"Host": host}, query="SELECT 1")[0] == expected, host
 
 
