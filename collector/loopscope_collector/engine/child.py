@@ -7,14 +7,16 @@ statement runs: the engine would crash in its threads.
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,8 @@ def _report(fd: int, line: dict[str, Any]) -> None:
 
 def _listen(config: EngineConfig) -> socket.socket:
     if not is_loopback(config.host) and not config.read_keys:
-        message = f"the engine does not listen on {config.host} without read keys; set LOOPSCOPE_READ_KEYS or listen on 127.0.0.1"
+        message = f"the engine does not listen on {config.host} without read keys"
+        message += "; set LOOPSCOPE_READ_KEYS or listen on 127.0.0.1"
         raise StartError(message)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -78,7 +81,8 @@ def _listen(config: EngineConfig) -> socket.socket:
         listener.listen(512)
     except OSError as error:
         listener.close()
-        message = f"the engine cannot listen on {config.host}:{config.port}: {error.strerror}; choose another port (0 takes a free one)"
+        where = f"{config.host}:{config.port}"
+        message = f"the engine cannot listen on {where}: {error.strerror}; choose another port (0 takes a free one)"
         raise StartError(message) from error
     return listener
 
@@ -94,19 +98,35 @@ def _open_engine(data_dir: Path) -> Engine:
         with engine.handle() as handle:
             handle.execute(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
     except ClickHouseError as error:
-        text = str(error)
-        if "lock" in text.lower():
-            message = f"the data directory {data_dir} is held by another process; stop it, or choose another --data-dir ({text})"
+        if holder := _holder(data_dir):
+            message = f"the data directory {data_dir} is held by {holder}; stop it, or choose another --data-dir"
             raise StartError(message) from error
-        raise StartError(f"the data directory {data_dir} cannot be opened: {text}") from error
+        message = (
+            f"the engine cannot open the data directory {data_dir}; its log on standard error has the reason: {error}"
+        )
+        raise StartError(message) from error
     return engine
+
+
+def _holder(data_dir: Path) -> str:
+    """Who holds the lock that an open engine keeps on its status file; "" when nobody does."""
+    try:
+        with (data_dir / "status").open("r+b") as status:
+            try:
+                fcntl.flock(status, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                match = re.search(rb"PID:\s*(\d+)", status.read(4096))
+                return f"another process (pid {int(match.group(1))})" if match else "another process"
+    except OSError:
+        return ""
+    return ""
 
 
 class _Server(uvicorn.Server):
     """uvicorn, with the signals left to us: an engine must be drained before the process ends."""
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         yield
 
 
@@ -133,8 +153,7 @@ async def _serve(app: EngineServer, listener: socket.socket, ready: Callable[[],
     )
     server = _Server(settings)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.002)
+    # The socket listens already: who connects from now on is answered as soon as the server has begun.
     ready()
     stopped = asyncio.ensure_future(stopping.wait())
     await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -20,6 +20,11 @@ DATABASE = "loopscope"
 MIB = 1024 * 1024
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a text: how the engine's lists of names are written down."""
+    return frozenset(text.split())
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Settings of the engine child. Sizes are bytes, times are seconds."""
@@ -40,8 +45,9 @@ class EngineConfig:
     """`max_threads` of a reader's query unless it asks for another number."""
     reader_max_seconds: float = 60.0
     reader_max_memory_bytes: int = 1024 * MIB
-    reader_max_result_bytes: int = 256 * MIB
-    """Bound on answers in formats that must be built whole (JSON, Parquet, Pretty ...); streamed formats have none."""
+    reader_max_result_bytes: int = 64 * MIB
+    """Bound on answers in formats that must be built whole (JSON, Parquet, Pretty ...), as measured in the Native
+    format. Streamed formats have no bound."""
     memory_limit_bytes: int = 2048 * MIB
     """Resident memory above which the parent drains and restarts the child."""
 

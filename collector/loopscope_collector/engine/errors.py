@@ -1,6 +1,7 @@
 """Errors as ClickHouse words them: a code, a text, and the HTTP status that goes with the code.
 
-Raised by the guard, the handles and the server; `server` turns them into answers. Knows nothing of HTTP beyond the status.
+Raised by the guard, the handles and the server; `server` turns them into answers. Knows nothing of HTTP beyond the
+status.
 """
 
 import re
@@ -18,6 +19,7 @@ NOT_IMPLEMENTED = 48
 CANNOT_DECOMPRESS = 271
 TOO_LARGE_STRING_SIZE = 131
 QUERY_WAS_CANCELLED = 394
+TOO_MANY_ROWS_OR_BYTES = 396
 ACCESS_DENIED = 497
 AUTHENTICATION_FAILED = 516
 UNKNOWN_EXCEPTION = 1002
@@ -34,6 +36,7 @@ _NAMES = {
     NOT_IMPLEMENTED: "NOT_IMPLEMENTED",
     CANNOT_DECOMPRESS: "CANNOT_DECOMPRESS",
     TOO_LARGE_STRING_SIZE: "TOO_LARGE_STRING_SIZE",
+    TOO_MANY_ROWS_OR_BYTES: "TOO_MANY_ROWS_OR_BYTES",
     QUERY_WAS_CANCELLED: "QUERY_WAS_CANCELLED",
     ACCESS_DENIED: "ACCESS_DENIED",
     AUTHENTICATION_FAILED: "AUTHENTICATION_FAILED",

@@ -1,9 +1,10 @@
 """Only reads for readers: decides about a statement before it runs.
 
 A reader's text is never joined to another statement before it is known to be one SELECT. First it is parsed as data
-(`classify_query`, `parseQueryToJSON` with the text as a parameter) and its syntax tree held against the lists in `syntax`;
-then the analyzer's own view of it (`EXPLAIN QUERY TREE run_passes = 0`, which runs nothing) must name no other functions.
-Runs on worker threads; called by `server`. Verdicts are kept by text, as dashboards ask the same over and over.
+(`classify_query`, `parseQueryToJSON` with the text as a parameter) and its syntax tree held against the lists in
+`syntax`; then the analyzer's own view of it (`EXPLAIN QUERY TREE run_passes = 0`, which runs nothing) must name no
+other functions. Runs on worker threads; called by `server`. Verdicts are kept by text, as dashboards ask the same
+over and over.
 """
 
 import json
@@ -14,11 +15,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from loopscope_collector.engine.config import DATABASE
+from loopscope_collector.engine.config import DATABASE, EngineConfig
 from loopscope_collector.engine.errors import BAD_ARGUMENTS, SYNTAX_ERROR, ClickHouseError
 from loopscope_collector.engine.handles import Engine, Handle
+from loopscope_collector.engine.settings import refuse_unbounded
 from loopscope_collector.engine.statements import begins_with_insert, first_word, trailing_format, without_format
-from loopscope_collector.engine.syntax import TABLE_FUNCTIONS, check_select, check_table, function_allowed, refused
+from loopscope_collector.engine.syntax import (
+    TABLE_FUNCTIONS,
+    check_select,
+    check_table,
+    forbidden_names,
+    function_allowed,
+    refused,
+)
 
 _KEPT = 2048
 _KEPT_TEXT_BOUND = 32 * 1024
@@ -61,10 +70,12 @@ class Verdict:
 class Guard:
     """Judges statements. Thread-safe."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, config: EngineConfig, engine: Engine) -> None:
+        self._config = config
         self._engine = engine
         self._kept: OrderedDict[tuple[str, str], Verdict | ClickHouseError] = OrderedDict()
         self._lock = threading.Lock()
+        self._forbidden: frozenset[str] | None = None
         self._judged = self._refused = self._hits = 0
 
     def figures(self) -> dict[str, int]:
@@ -121,7 +132,8 @@ class Guard:
             kind = str(tree.get("type"))
             if kind not in ("SelectWithUnionQuery", "SelectIntersectExceptQuery"):
                 raise refused(f"a statement of kind {kind}; readers may SELECT, SHOW TABLES, DESCRIBE and EXISTS")
-            findings = check_select(tree, database)
+            findings = check_select(tree, database, self._forbidden_names(handle))
+            refuse_unbounded(self._config, findings.settings)
             if findings.maybe_tables:
                 names = handle.execute("SELECT name FROM system.databases", "TSVRaw").bytes().decode().split("\n")
                 for given, table in findings.maybe_tables:
@@ -132,6 +144,12 @@ class Guard:
         # With readonly = 1 the engine refuses a SETTINGS clause, and says of every setting that it cannot be changed.
         readonly = "2" if findings.settings or only_settings else "1"
         return Verdict(True, True, _format_name(tree), readonly)
+
+    def _forbidden_names(self, handle: Handle) -> frozenset[str]:
+        if self._forbidden is None:
+            names = handle.execute("SELECT name FROM system.functions", "TSVRaw").bytes().decode()
+            self._forbidden = forbidden_names(names.split("\n")[:-1])
+        return self._forbidden
 
     def _check_analyzed(
         self, sql: str, tree: Mapping[str, Any], params: Mapping[str, str], database: str, *, settings_given: bool
@@ -187,7 +205,7 @@ def _one_statement(handle: Handle, sql: str) -> str:
     if count == 1:
         return query_class
     if count > 1:
-        message = f"Syntax error (Multi-statements are not allowed): the request holds {count} statements, send each by itself"
+        message = f"Syntax error (Multi-statements are not allowed): the request holds {count}, send each by itself"
         raise ClickHouseError(SYNTAX_ERROR, message)
     # It does not parse; the parser says why.
     handle.execute("SELECT formatQuerySingleLine({statement:String})", params={"statement": escape_param(sql)})
@@ -222,8 +240,8 @@ def _judge_show(sql: str, database: str) -> Verdict:
         elif given not in (None, DATABASE, "system", "information_schema", "INFORMATION_SCHEMA"):
             raise refused(f"database {given[:80]!r}")
         return Verdict(True, False, trailing_format(sql))
-    message = "this SHOW, DESCRIBE or EXISTS; readers may describe tables by name, without comments, and list tables and columns"
-    raise refused(message)
+    message = "this SHOW, DESCRIBE or EXISTS; readers may describe tables by name and list tables and columns"
+    raise refused(message + ", in a text without comments")
 
 
 def _format_name(tree: Mapping[str, Any]) -> str | None:

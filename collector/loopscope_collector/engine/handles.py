@@ -1,12 +1,13 @@
 """chDB handles: the only module that imports chDB.
 
-Called by `reads`, `inserts`, `guard` and `kills`, from worker threads of the engine child. A handle serves one statement
-and is closed: after a statement that failed midway the next one on the same handle is answered with the old one's rows.
+Called by `reads`, `inserts`, `guard` and `kills`, from worker threads of the engine child. A handle serves one
+statement and is closed: after a statement that failed midway the next one on the same handle is answered with the old
+one's rows.
 Opening, setting up and closing one costs 2 ms.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -47,7 +48,7 @@ def quote_name(text: str) -> str:
 
 
 @contextmanager
-def engine_errors() -> Iterator[None]:
+def engine_errors() -> Generator[None]:
     """Turn whatever chDB raises into `ClickHouseError`."""
     try:
         yield
@@ -62,7 +63,8 @@ class Handle:
         self._connection = connection
 
     def configure(self, settings: Mapping[str, str], database: str | None = None) -> None:
-        """Set what this handle's only statement runs under. Raises ClickHouseError for a name the engine does not know."""
+        """Set what this handle's only statement runs under. Raises ClickHouseError for a name the engine does not
+        know."""
         if database is not None:
             self.execute(f"USE {quote_name(database)}")
         if settings:
@@ -118,6 +120,7 @@ class Engine:
         self._path = str(data_dir)
         # Keeps the engine open between statements: with no handle open chDB closes it, and opening takes 40 ms.
         self._anchor = self.open()
+        self.version = self._anchor.execute("SELECT version()", "TSVRaw").bytes().decode().strip()
 
     def open(self) -> Handle:
         """A new handle."""
@@ -125,7 +128,7 @@ class Engine:
             return Handle(Connection(self._path))
 
     @contextmanager
-    def handle(self, settings: Mapping[str, str] | None = None, database: str | None = None) -> Iterator[Handle]:
+    def handle(self, settings: Mapping[str, str] | None = None, database: str | None = None) -> Generator[Handle]:
         """A new handle with these settings, closed at the end whatever happened."""
         handle = self.open()
         try:

@@ -128,18 +128,32 @@ class EngineProcess:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def watch(self) -> None:
-        """Watch from a thread of its own: a child that died, or outgrew its memory, is started again on the same port."""
+        """Watch from a thread: a child that died, or outgrew its memory, is started again on the same port."""
         if self._watcher is None or not self._watcher.is_alive():
             self._watcher = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
             self._watcher.start()
 
-    def stop(self) -> None:
-        """End the child: running statements get some seconds, then are killed, then the process ends. Idempotent."""
+    @property
+    def data_dir(self) -> Path:
+        """Where the engine keeps its data."""
+        return self._config.data_dir
+
+    def kill(self) -> None:
+        """End the child at once, as a crash would: for tests and for a child that hangs. `watch` starts it again."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
+    def stop(self) -> int | None:
+        """End the child: readers' statements are killed, the writer's get some seconds, then the process ends.
+
+        Idempotent. Returns the child's exit code, None when there was none.
+        """
         self._stopping.set()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(STOP_SECONDS)
         with self._lock:
-            self._end_child()
+            return self._end_child()
 
     def _launch(self) -> None:
         read_end, write_end = os.pipe()
@@ -170,10 +184,10 @@ class EngineProcess:
             raise EngineError(str(report["error"]))
         self._config = replace(self._config, port=int(report["port"]))
 
-    def _end_child(self) -> None:
+    def _end_child(self) -> int | None:
         child, self._child = self._child, None
         if child is None:
-            return
+            return None
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
         if child.stdin is not None:
@@ -185,13 +199,14 @@ class EngineProcess:
             log.warning("loopscope engine: pid %d did not end within %g s and is killed", child.pid, STOP_SECONDS)
             child.kill()
             child.wait()
+        return child.returncode
 
     def _watch(self) -> None:
         pause = RESTART_PAUSE_SECONDS
-        while not self._stopping.wait(WATCH_SECONDS if self._healthy() else 0.0):
+        while not self._stopping.is_set():
             reason = self._reason_to_restart()
             if reason is None:
-                pause = RESTART_PAUSE_SECONDS
+                self._wait_for_death()
                 continue
             log.warning("loopscope engine: %s; starting it again", reason)
             try:
@@ -200,17 +215,22 @@ class EngineProcess:
                         return
                     self._end_child()
                     self._launch()
-                self.restarts += 1
             except EngineError as error:
                 log.error("loopscope engine: restart failed, next try in %g s: %s", pause, error)
                 self._stopping.wait(pause)
                 pause = min(MAX_PAUSE_SECONDS, pause * 2)
                 continue
+            pause = RESTART_PAUSE_SECONDS
+            self.restarts += 1
             if self._on_restart is not None:
                 self._on_restart(reason)
 
-    def _healthy(self) -> bool:
-        return self._reason_to_restart() is None
+    def _wait_for_death(self) -> None:
+        """Return soon after the child's death, or after a while, or soon after `stop`."""
+        child = self._child
+        if child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(WATCH_SECONDS)
 
     def _reason_to_restart(self) -> str | None:
         child = self._child

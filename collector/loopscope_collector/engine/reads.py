@@ -4,13 +4,14 @@ Runs on a worker thread of the engine child; called by `server`. The answer goes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from loopscope_collector.engine.compression import Encoder, encoder
-from loopscope_collector.engine.errors import ClickHouseError
+from loopscope_collector.engine.errors import TOO_MANY_ROWS_OR_BYTES, ClickHouseError
 from loopscope_collector.engine.formats import joiner
 from loopscope_collector.engine.handles import Engine
 from loopscope_collector.engine.pipes import AnswerPipe, Failed, Finished
+from loopscope_collector.engine.statements import without_format
 
 _SLICE_BYTES = 1024 * 1024
 
@@ -28,8 +29,8 @@ class ReadPlan:
     """Only a SELECT can be streamed; the engine answers SHOW, DESCRIBE, DDL and the like whole."""
     encoding: str = ""
     exception_tag: str = ""
-    whole_settings: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Added when the answer is made whole in memory: it must be bounded then."""
+    whole_bound_bytes: int = 0
+    """Bound on an answer that is made whole in memory, in bytes of the Native format; 0 for none."""
 
 
 def run_read(engine: Engine, plan: ReadPlan, pipe: AnswerPipe) -> None:
@@ -62,7 +63,9 @@ def _run(engine: Engine, plan: ReadPlan, pipe: AnswerPipe, made: Encoder) -> Fin
 
 
 def _run_whole(engine: Engine, plan: ReadPlan, pipe: AnswerPipe, made: Encoder) -> Finished:
-    with engine.handle({**plan.whole_settings, **plan.settings}, plan.database) as handle:
+    if plan.streamable and plan.whole_bound_bytes:
+        _measure(engine, plan)
+    with engine.handle(plan.settings, plan.database) as handle:
         result = handle.execute(plan.sql, plan.output_format, plan.params)
         body = result.bytes()
         figures = Finished(read_rows=result.rows_read(), read_bytes=result.bytes_read())
@@ -72,6 +75,24 @@ def _run_whole(engine: Engine, plan: ReadPlan, pipe: AnswerPipe, made: Encoder) 
     if body and (tail := made.finish()):
         pipe.put(tail)
     return figures
+
+
+def _measure(engine: Engine, plan: ReadPlan) -> None:
+    """Raises ClickHouseError when the answer is too big to be made whole.
+
+    The engine keeps a whole answer outside of `max_memory_usage` and does not heed `max_result_bytes`, so the only
+    way to know its size in time is to stream it once and count. Only formats that cannot be streamed pay for this.
+    """
+    size = 0
+    with engine.handle(plan.settings, plan.database) as handle:
+        for chunk in handle.stream(without_format(plan.sql), "Native", plan.params):
+            size += len(chunk)
+            if size > plan.whole_bound_bytes:
+                message = (
+                    f"an answer in format {plan.output_format} is made whole in memory and this one passes "
+                    f"{plan.whole_bound_bytes} bytes; add a LIMIT or use a format that streams (JSONEachRow, Native)"
+                )
+                raise ClickHouseError(TOO_MANY_ROWS_OR_BYTES, message)
 
 
 def _trailer(tag: str, error: ClickHouseError, made: Encoder) -> bytes:

@@ -11,12 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from loopscope_collector.engine.config import words
 from loopscope_collector.engine.errors import BAD_ARGUMENTS, NOT_IMPLEMENTED, ClickHouseError
 
-TRANSPORT_PARAMS = frozenset(
-    ["query", "database", "user", "password", "query_id", "default_format", "session_id", "session_timeout", "session_check", "close_session", "quota_key", "role", "compress", "decompress", "buffer_size", "wait_end_of_query", "client_protocol_version", "enable_http_compression", "http_zlib_compression_level", "http_native_compression_disable_checksumming_on_decompress", "send_progress_in_http_headers", "http_headers_progress_interval_ms", "cancel_http_readonly_queries_on_client_close", "add_http_cors_header", "stacktrace", "log_queries", "http_wait_end_of_query", "http_write_exception_in_output_format", "http_make_head_request"]
+TRANSPORT_PARAMS = words(
+    """
+    query database user password query_id default_format session_id session_timeout session_check close_session
+    quota_key role compress decompress buffer_size wait_end_of_query client_protocol_version
+    enable_http_compression http_zlib_compression_level
+    http_native_compression_disable_checksumming_on_decompress send_progress_in_http_headers
+    http_headers_progress_interval_ms cancel_http_readonly_queries_on_client_close add_http_cors_header
+    stacktrace log_queries http_wait_end_of_query http_write_exception_in_output_format http_make_head_request
+    """
 )
-"""Parameters that a server's HTTP side consumes; the engine would refuse them as unknown settings or has no use for them."""
+"""Parameters that a server's HTTP side consumes; the engine would refuse them as unknown settings or has no use
+for them."""
 
 _PARAM = re.compile(r"param_(.+)\Z", re.DOTALL)
 
@@ -64,7 +73,8 @@ class EngineRequest:
         return self.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
     def with_form(self, body: bytes) -> "EngineRequest":
-        """This request with the fields of its form taken for parameters. Raises ClickHouseError for files and damaged forms."""
+        """This request with the fields of its form taken for parameters. Raises ClickHouseError for files and damaged
+        forms."""
         fields = dict(self.args)
         for name, value in _form_fields(self.headers["content-type"], body):
             fields[name] = value

@@ -1,14 +1,14 @@
 """The statements that run now: their places, their ends.
 
-`Lanes` bounds how many run at once (readers and the writer never take each other's places); `Running` knows each of them
-and can end it. Lives on the event loop; used by `server`.
+`Lanes` bounds how many run at once (readers and the writer never take each other's places); `Running` knows each of
+them and can end it. Lives on the event loop; used by `server`.
 """
 
 import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -29,7 +29,8 @@ class Statement:
     role: Role
     text: str
     mark: str = field(default_factory=lambda: f"loopscope:{uuid.uuid4().hex}")
-    """Goes along as `log_comment`; the engine's own query ids cannot be chosen, so this is how it is found and killed."""
+    """Goes along as `log_comment`; the engine's own query ids cannot be chosen, so this is how it is found and
+    killed."""
     started_at: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -45,7 +46,7 @@ class Lanes:
         }
 
     @asynccontextmanager
-    async def place(self, role: Role) -> AsyncIterator[None]:
+    async def place(self, role: Role) -> AsyncGenerator[None]:
         """Hold a place. Raises ClickHouseError 202 when none came free in time."""
         reader = role is Role.READER
         wait = self._config.read_queue_seconds if reader else self._config.write_queue_seconds

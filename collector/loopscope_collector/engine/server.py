@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loopscope_collector.engine.access import Role, credentials_of, role_of
@@ -37,7 +39,7 @@ from loopscope_collector.engine.pipes import AnswerPipe, BodyReader, Disconnecte
 from loopscope_collector.engine.reads import ReadPlan, run_read
 from loopscope_collector.engine.requests import EngineRequest, request_of
 from loopscope_collector.engine.running import Lanes, Running, Statement
-from loopscope_collector.engine.settings import insert_settings, reader_settings, whole_settings, writer_settings
+from loopscope_collector.engine.settings import insert_settings, reader_settings, writer_settings
 from loopscope_collector.engine.statements import HEAD_BOUND, InsertHead, begins_with_insert, insert_head
 
 Receive = Callable[[], Awaitable[Message]]
@@ -88,7 +90,7 @@ class EngineServer:
         self._engine = engine
         self._pool = ThreadPoolExecutor(config.parallel_reads + config.parallel_writes, "statement")
         self._side_pool = ThreadPoolExecutor(3, "guard-and-kill")
-        self._guard = Guard(engine)
+        self._guard = Guard(config, engine)
         self._lanes = Lanes(config)
         self._running = Running(engine, self._side_pool)
         self._began = time.time()
@@ -190,7 +192,7 @@ class EngineServer:
                 streamable=verdict.streamable,
                 encoding=answer.encoding,
                 exception_tag=answer.exception_tag,
-                whole_settings=whole_settings(self._config),
+                whole_bound_bytes=self._config.reader_max_result_bytes if role is Role.READER else 0,
             )
             pipe = AnswerPipe(loop)
             async with self._run(statement, pipe, lambda: run_read(self._engine, plan, pipe)):
@@ -211,7 +213,7 @@ class EngineServer:
                 await deliver(answer, pipe, send)
 
     @asynccontextmanager
-    async def _run(self, statement: Statement, pipe: AnswerPipe, work: Callable[[], None]) -> AsyncIterator[None]:
+    async def _run(self, statement: Statement, pipe: AnswerPipe, work: Callable[[], None]) -> AsyncGenerator[None]:
         """Run `work` on a thread; whatever ends the block, the thread has ended after it."""
         loop = asyncio.get_running_loop()
         self._running.add(statement)
@@ -237,7 +239,9 @@ class EngineServer:
         """For `GET /loopscope/engine`."""
         now = time.monotonic()
         return {
+            "version": self._engine.version,
             "started_at": self._began,
+            "memory_bytes": _resident_bytes(),
             "statements": self._running.total,
             "guard": self._guard.figures(),
             "running": [
@@ -254,8 +258,14 @@ class EngineServer:
         }
 
     async def drain(self, *, grace_seconds: float) -> None:
-        """Take no more statements; let the running ones end, then kill them. Afterwards no thread is inside the engine."""
+        """Take no more statements, kill the readers', let the writer's end and then kill them too.
+
+        Afterwards no thread is inside the engine.
+        """
         self._draining = True
+        for statement in self._running.all():
+            if statement.role is Role.READER:
+                await self._running.kill(statement)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 for statement in self._running.all():
@@ -266,12 +276,22 @@ class EngineServer:
         self._side_pool.shutdown(wait=True)
 
 
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 async def _find_insert(text: bytes, body: Body) -> InsertHead | None:
     """The INSERT whose data follows, wherever its statement stands; None when the request is something else."""
     if text:
         if not begins_with_insert(text):
             return None
         head = insert_head(text + b"\n")
+        if head is not None and (tail := text[head.data_start :]).strip():
+            body.first = tail + b"\n"  # data behind the statement, as the server allows
         return head and InsertHead(head.sql, head.input_format, 0)
 
     def known(first: bytes) -> bool:

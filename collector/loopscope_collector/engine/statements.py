@@ -50,7 +50,7 @@ def insert_head(text: bytes) -> InsertHead | None:
     position = 0
     text = text if len(text) <= HEAD_BOUND else text[:HEAD_BOUND]
     format_at = -1
-    for token in iter(lambda: _TOKEN.match(text, position), None):
+    while token := _TOKEN.match(text, position):
         position = token.end()
         kind = token.lastgroup
         if kind == "open":
