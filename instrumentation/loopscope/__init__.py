@@ -1,0 +1,111 @@
+"""Loopscope's public door: a flight recorder for LLM agents.
+
+    import loopscope
+    loopscope.configure()
+
+records every Messages call of the anthropic SDK, with nothing else changed. `agent`, `run` and `tool` tell it what the
+calls belong to. Importing this imports nothing heavy; nothing is recorded before `configure()`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ._internal import runtime as _runtime
+from ._internal.agents import agent
+from ._internal.anthropic import Instrumentation, instrument_anthropic
+from ._internal.runs import Run, current_run, run
+from ._internal.tools import tool
+from .exceptions import ConfigurationError, LoopscopeError
+
+__version__ = _runtime.VERSION
+
+__all__ = [
+    "ConfigurationError",
+    "Instrumentation",
+    "LoopscopeError",
+    "Run",
+    "agent",
+    "configure",
+    "current_run",
+    "flush",
+    "instrument_anthropic",
+    "run",
+    "shutdown",
+    "stats",
+    "tool",
+]
+
+
+def configure(
+    *,
+    agent: str | None = None,
+    agent_version: str | None = None,
+    endpoint: str | None = None,
+    environment: str | None = None,
+    user_id: str | None = None,
+    conversation_id: str | None = None,
+    service_name: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    api_key: str | None = None,
+    spool_dir: str | os.PathLike[str] | None = None,
+    spool_max_bytes: int | None = None,
+    queue_max_bytes: int | None = None,
+    redact: bool | None = None,
+    capture_content: bool | None = None,
+    price_overrides: Mapping[str, Mapping[str, float | int | str]] | None = None,
+    exit_flush_seconds: float | None = None,
+    disabled: bool | None = None,
+) -> None:
+    """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
+
+    Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
+    lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
+    credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model to
+    US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`).
+
+    Raises ConfigurationError for an argument that cannot be used, and nothing else.
+    """
+    _runtime.configure(
+        {
+            "agent": agent,
+            "agent_version": agent_version,
+            "endpoint": endpoint,
+            "environment": environment,
+            "user_id": user_id,
+            "conversation_id": conversation_id,
+            "service_name": service_name,
+            "headers": headers,
+            "api_key": api_key,
+            "spool_dir": spool_dir,
+            "spool_max_bytes": spool_max_bytes,
+            "queue_max_bytes": queue_max_bytes,
+            "redact": redact,
+            "capture_content": capture_content,
+            "price_overrides": price_overrides,
+            "exit_flush_seconds": exit_flush_seconds,
+            "disabled": disabled,
+        }
+    )
+    if _runtime.active() is not None:
+        instrument_anthropic()
+
+
+def flush(timeout: float = 30.0) -> bool:
+    """Wait until everything recorded so far is with the collector, at most `timeout` seconds.
+
+    False when it is not, or when a span was dropped or refused meanwhile. What is not delivered stays in the spool.
+    """
+    return _runtime.flush(timeout)
+
+
+def shutdown(timeout: float = 5.0) -> bool:
+    """Stop recording and deliver what is pending, at most `timeout` seconds; True when all of it was delivered."""
+    return _runtime.shutdown(timeout)
+
+
+def stats() -> dict[str, int]:
+    """Counters of this process: `spans_recorded`, `spans_delivered`, `spans_dropped`, `spans_rejected`, `redactions`,
+    `internal_errors` (errors of Loopscope that were swallowed), and what waits in queue and spool."""
+    return _runtime.stats()

@@ -1,0 +1,173 @@
+"""`@loopscope.agent`: each call of the decorated function is a run. Plain, async, and both kinds of generators.
+
+The wrapped function's result, exceptions and signature stay as they are. A generator's run is current only while the
+generator itself executes, never in the code that consumes it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from typing import Any, TypeVar, cast, overload
+
+from . import guard, runtime, scope
+from .arguments import bound_arguments
+from .runs import Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def agent(function: F, /) -> F: ...
+@overload
+def agent(
+    *, name: str | None = None, version: str | None = None, config: Mapping[str, Any] | None = None
+) -> Callable[[F], F]: ...
+def agent(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> F | Callable[[F], F]:
+    """Record each call of a function as a run.
+
+    `name` is the agent's (default: the function's name), `version` the agent's version, `config` whatever it is
+    configured with. The run's input is the arguments, its final answer the return value.
+    """
+
+    def decorate(target: F) -> F:
+        label = name or getattr(target, "__name__", type(target).__name__)
+
+        def new_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
+            given = bound_arguments(target, args, kwargs) if runtime.active() is not None else None
+            return Run(label, input=given, version=version, config=config)
+
+        return cast("F", _wrap(target, new_run))
+
+    return decorate if function is None else decorate(function)
+
+
+NewRun = Callable[[tuple[Any, ...], dict[str, Any]], Run]
+
+
+def _wrap(target: Callable[..., Any], new_run: NewRun) -> Callable[..., Any]:
+    if inspect.isasyncgenfunction(target):
+        return _async_generator(target, new_run)
+    if inspect.isgeneratorfunction(target):
+        return _generator(target, new_run)
+    if inspect.iscoroutinefunction(target):
+
+        @functools.wraps(target)
+        async def in_async_run(*args: Any, **kwargs: Any) -> Any:
+            with new_run(args, kwargs) as run:
+                result = await target(*args, **kwargs)
+                _answer(run, result)
+                return result
+
+        return in_async_run
+
+    @functools.wraps(target)
+    def in_run(*args: Any, **kwargs: Any) -> Any:
+        with new_run(args, kwargs) as run:
+            result = target(*args, **kwargs)
+            _answer(run, result)
+            return result
+
+    return in_run
+
+
+@guard.guarded
+def _answer(run: Run, result: object) -> None:
+    if run.final_answer is None and result is not None:
+        run.final_answer = result
+
+
+class _Inside:
+    """Makes a run current for one step of its generator."""
+
+    __slots__ = ("_outer", "_run")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._outer = scope.current.get()
+        if self._run.scope is not None:
+            scope.current.set(self._run.scope)
+
+    def __exit__(self, *_: object) -> None:
+        scope.leave(self._outer)
+
+
+def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun) -> Callable[..., Any]:
+    @functools.wraps(target)
+    def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        run = new_run(args, kwargs)
+        run.begin()
+        inside = _Inside(run)
+        error: BaseException | None = None
+        try:
+            with inside:
+                inner = target(*args, **kwargs)
+            resume: Callable[[], Any] = functools.partial(next, inner)
+            while True:
+                try:
+                    with inside:
+                        item = resume()
+                except StopIteration as stop:
+                    _answer(run, stop.value)
+                    return stop.value
+                try:
+                    sent = yield item
+                    resume = functools.partial(inner.send, sent)
+                except GeneratorExit:
+                    with inside:
+                        inner.close()
+                    raise
+                except BaseException as thrown:  # noqa: BLE001 - whatever the consumer throws goes to the generator
+                    resume = functools.partial(inner.throw, thrown)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            run.finish(error)
+
+    return steps
+
+
+def _async_generator(target: Callable[..., AsyncGenerator[Any, Any]], new_run: NewRun) -> Callable[..., Any]:
+    @functools.wraps(target)
+    async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        run = new_run(args, kwargs)
+        run.begin()
+        inside = _Inside(run)
+        error: BaseException | None = None
+        try:
+            with inside:
+                inner = target(*args, **kwargs)
+            resume: Callable[[], Any] = functools.partial(inner.asend, None)
+            while True:
+                try:
+                    with inside:
+                        item = await resume()
+                except StopAsyncIteration:
+                    return
+                try:
+                    sent = yield item
+                    resume = functools.partial(inner.asend, sent)
+                except GeneratorExit:
+                    with inside:
+                        await inner.aclose()
+                    raise
+                except BaseException as thrown:  # noqa: BLE001 - whatever the consumer throws goes to the generator
+                    resume = functools.partial(inner.athrow, thrown)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            run.finish(error)
+
+    return steps

@@ -1,0 +1,233 @@
+"""Wrapping the anthropic SDK's methods, and undoing it.
+
+Four methods of each client base: `request`, the funnel of every call, gives identity and outcome; `_build_request`,
+once an HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the
+SDK parses it. What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what
+depends on it is not recorded, once logged, and the rest works.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.util
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from importlib.machinery import ModuleSpec
+from types import ModuleType, TracebackType
+from typing import Any
+
+from loopscope._internal import guard
+
+from .calls import LLMCall, begin_call
+
+_TARGET = "anthropic._base_client"
+_current: ContextVar[LLMCall | None] = ContextVar("loopscope_anthropic_call", default=None)
+_lock = threading.Lock()
+_installed: Instrumentation | None = None
+
+
+class Instrumentation:
+    """The anthropic SDK as instrumented by Loopscope. `undo()` restores it; also a context manager."""
+
+    def __init__(self) -> None:
+        self._active = True
+        self._originals: list[tuple[type, str, Any, Any]] = []
+        self._finder: _AfterImport | None = None
+
+    @property
+    def active(self) -> bool:
+        """False after `undo()`."""
+        return self._active
+
+    def undo(self) -> None:
+        """Put the SDK's own methods back. Twice is harmless."""
+        global _installed
+        with _lock:
+            self._active = False
+            if _installed is self:
+                _installed = None
+            if self._finder is not None and self._finder in sys.meta_path:
+                sys.meta_path.remove(self._finder)
+            for owner, name, original, wrapper in reversed(self._originals):
+                # Where somebody wrapped our wrapper, it must stay; it passes everything through from now on.
+                if owner.__dict__.get(name) is wrapper:
+                    setattr(owner, name, original)
+            self._originals.clear()
+
+    def __enter__(self) -> Instrumentation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.undo()
+
+    # --- wrapping ---
+
+    @guard.guarded
+    def apply(self, module: ModuleType) -> None:
+        """Wrap the methods of `anthropic._base_client`."""
+        sync, asynchronous = module.SyncAPIClient, module.AsyncAPIClient
+        self._replace(module.BaseClient, "_build_request", self._build_request)
+        self._replace(sync, "request", self._request)
+        self._replace(sync, "_process_response", self._process_response)
+        self._replace(asynchronous, "request", self._async_request)
+        self._replace(asynchronous, "_process_response", self._async_process_response)
+
+    def _replace(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
+        original = owner.__dict__.get(name)
+        if original is None:
+            guard.warn_once(
+                f"anthropic.{name}", "loopscope: %s.%s is not there; is this SDK newer than us?", owner, name
+            )
+            return
+        wrapper = make(original)
+        setattr(owner, name, wrapper)
+        self._originals.append((owner, name, original, wrapper))
+
+    def _request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = begin_call(client, args, kwargs) if self._active else None
+            if call is None and _current.get() is None:
+                return original(client, *args, **kwargs)
+            # Also for a request that is no LLM call, so that it is not taken for an attempt of one around it.
+            token = _current.set(call)
+            try:
+                result = original(client, *args, **kwargs)
+            except BaseException as error:
+                if call is not None:
+                    call.failed(error)
+                raise
+            finally:
+                _current.reset(token)
+            if call is not None:
+                call.returned()
+            return result
+
+        return request
+
+    def _async_request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = begin_call(client, args, kwargs) if self._active else None
+            if call is None and _current.get() is None:
+                return await original(client, *args, **kwargs)
+            token = _current.set(call)
+            try:
+                result = await original(client, *args, **kwargs)
+            except BaseException as error:
+                if call is not None:
+                    call.failed(error)
+                raise
+            finally:
+                _current.reset(token)
+            if call is not None:
+                call.returned()
+            return result
+
+        return request
+
+    def _build_request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _build_request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            request = original(client, *args, **kwargs)
+            call = _current.get()
+            if call is not None:
+                call.attempt(request, args[0] if args else kwargs.get("options"))
+            return request
+
+        return _build_request
+
+    def _process_response(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = _current.get()
+            if call is not None:
+                call.answered(kwargs.get("response"))
+            return original(client, *args, **kwargs)
+
+        return _process_response
+
+    def _async_process_response(self, original: Any) -> Any:
+        @functools.wraps(original)
+        async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = _current.get()
+            if call is not None:
+                call.answered(kwargs.get("response"))
+            return await original(client, *args, **kwargs)
+
+        return _process_response
+
+    def when_imported(self) -> None:
+        """Wrap now if the SDK is imported, else as soon as the host imports it."""
+        module = sys.modules.get(_TARGET)
+        if module is not None and hasattr(module, "AsyncAPIClient"):
+            self.apply(module)
+        else:
+            self._finder = _AfterImport(self)
+            sys.meta_path.insert(0, self._finder)
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Notices the import of the SDK's client module; finds nothing itself."""
+
+    def __init__(self, instrumentation: Instrumentation) -> None:
+        self._instrumentation = instrumentation
+        self._looking = False
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> ModuleSpec | None:
+        if fullname != _TARGET or self._looking:
+            return None
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._looking = False
+        if spec is not None and isinstance(spec.loader, importlib.abc.Loader):
+            spec.loader = _Loader(spec.loader, self._instrumentation)
+        return spec
+
+
+class _Loader(importlib.abc.Loader):
+    """The module's own loader; when it has done its work, the module is wrapped and this one steps aside."""
+
+    def __init__(self, loader: importlib.abc.Loader, instrumentation: Instrumentation) -> None:
+        self._loader = loader
+        self._instrumentation = instrumentation
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        if self._instrumentation.active:
+            self._instrumentation.apply(module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+def instrument_anthropic() -> Instrumentation:
+    """Record every Messages call of the anthropic SDK, existing clients included. A second time gives the first's
+    object.
+
+    `configure()` calls this. The object's `undo()` restores the SDK.
+    """
+    global _installed
+    with _lock:
+        if _installed is None:
+            _installed = Instrumentation()
+            _installed.when_imported()
+        return _installed

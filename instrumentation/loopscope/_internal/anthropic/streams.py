@@ -1,0 +1,128 @@
+"""Listening to a streamed response body without holding it up: chunks pass through, references and arrival times stay.
+
+The body of the HTTP response is wrapped, below everything the SDK builds on it, so `Stream`, `MessageStream`, raw
+responses and their context managers all work as before, and an abandoned stream is noticed when it is closed or
+forgotten. Nothing is parsed here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+CAPTURE_MAX_BYTES = 64 * 1024 * 1024
+"""What one stream may hold for us; beyond it chunks pass unrecorded and are counted."""
+
+
+class StreamCapture:
+    """What was seen of one stream."""
+
+    def __init__(self, ended: Callable[[BaseException | None], None]) -> None:
+        self._ended: Callable[[BaseException | None], None] | None = ended
+        self.chunks: list[bytes] = []
+        self.arrivals: list[float] = []
+        self.size = 0
+        self.overflow_bytes = 0
+        self.exhausted = False
+
+    def chunk(self, data: Any) -> None:
+        if isinstance(data, bytes) and self.size < CAPTURE_MAX_BYTES:
+            self.chunks.append(data)
+            self.arrivals.append(time.perf_counter())
+            self.size += len(data)
+        else:
+            self.overflow_bytes += len(data)
+
+    def end(self, error: BaseException | None = None, *, exhausted: bool = False) -> None:
+        """The stream is over: read to its end, broken, closed, or forgotten. The first of these counts."""
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            self.exhausted = exhausted
+            ended(error)
+
+
+def listen(response: Any, capture: StreamCapture) -> bool:
+    """Wrap the body of a response that was not read yet; False when it cannot be."""
+    body = getattr(response, "stream", None)
+    package = sys.modules.get(type(response).__module__.partition(".")[0])
+    wrapper = _wrapper(package, body) if package is not None else None
+    if wrapper is None:
+        return False
+    response.stream = wrapper(body, capture)
+    return True
+
+
+def _wrapper(package: Any, body: object) -> Callable[[Any, StreamCapture], Any] | None:
+    sync, asynchronous = getattr(package, "SyncByteStream", None), getattr(package, "AsyncByteStream", None)
+    if sync is None or asynchronous is None:
+        return None
+    is_sync, is_async = isinstance(body, sync), isinstance(body, asynchronous)
+    return _wrapper_class(sync, asynchronous, is_sync, is_async) if is_sync or is_async else None
+
+
+@lru_cache(maxsize=16)
+def _wrapper_class(sync: Any, asynchronous: Any, is_sync: bool, is_async: bool) -> Callable[[Any, StreamCapture], Any]:
+    """A class that is a body of the same kinds as the wrapped one: httpx checks, and anthropic's SDKs use two httpx."""
+    bases: tuple[type, ...] = ((_SyncBody, sync) if is_sync else ()) + ((_AsyncBody, asynchronous) if is_async else ())
+    return type("ListenedBody", bases, {})
+
+
+class _Body:
+    def __init__(self, body: Any, capture: StreamCapture) -> None:
+        self._loopscope_body = body
+        self._loopscope_capture = capture
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_loopscope"):
+            raise AttributeError(name)
+        return getattr(self._loopscope_body, name)
+
+    def __del__(self) -> None:
+        capture = self.__dict__.get("_loopscope_capture")
+        if capture is not None:
+            capture.end()
+
+
+class _SyncBody(_Body):
+    def __iter__(self) -> Iterator[bytes]:
+        capture = self._loopscope_capture
+        try:
+            for chunk in self._loopscope_body:
+                capture.chunk(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            capture.end(error)
+            raise
+        capture.end(exhausted=True)
+
+    def close(self) -> None:
+        try:
+            self._loopscope_body.close()
+        finally:
+            self._loopscope_capture.end()
+
+
+class _AsyncBody(_Body):
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        capture = self._loopscope_capture
+        try:
+            async for chunk in self._loopscope_body:
+                capture.chunk(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            capture.end(error)
+            raise
+        capture.end(exhausted=True)
+
+    async def aclose(self) -> None:
+        try:
+            await self._loopscope_body.aclose()
+        finally:
+            self._loopscope_capture.end()

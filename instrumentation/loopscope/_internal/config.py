@@ -1,0 +1,299 @@
+"""The configuration of a recording process: one frozen object, resolved once by `loopscope.configure`.
+
+Precedence: argument > LOOPSCOPE_* > OTEL_* > default. This is the only module that reads the environment. A bad
+argument raises ConfigurationError; a bad environment variable is logged and passed over, since it may be set for
+another program and must not stop the host.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from loopscope.exceptions import ConfigurationError
+
+from .guard import logger
+
+DEFAULT_ENDPOINT = "http://127.0.0.1:4318"
+DEFAULT_SPOOL_MAX_BYTES = 512 * 1024 * 1024
+"""Half a gigabyte holds about a day of a busy agent while its collector is away."""
+DEFAULT_QUEUE_MAX_BYTES = 64 * 1024 * 1024
+"""What finished calls may hold of the host's memory until they are on disk; six 10 MB requests."""
+QUEUE_MAX_ITEMS = 20_000
+MIN_SPOOL_BYTES = 1024 * 1024
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that a recording process was told. Sizes in bytes, times in seconds."""
+
+    agent: str
+    agent_version: str | None
+    service_name: str
+    environment: str | None
+    user_id: str | None
+    conversation_id: str | None
+    traces_url: str
+    starts_url: str | None
+    """None when the endpoint is a full traces URL of somebody else: only our collector serves start markers."""
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    spool_dir: Path | None
+    """None: no directory could be had; spans then wait in memory."""
+    spool_max_bytes: int
+    queue_max_bytes: int
+    redact: bool
+    capture_content: bool
+    price_overrides: Mapping[str, Any] | None
+    resource_attributes: Mapping[str, str]
+    enabled: bool
+    exit_flush_seconds: float
+
+
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration that these arguments of `configure` and the environment amount to.
+
+    Raises ConfigurationError for an argument that cannot be used.
+    """
+    read = _Reader(arguments, os.environ if environ is None else environ)
+    resource = read.pairs("OTEL_RESOURCE_ATTRIBUTES")
+    service = read.text("service_name", None, "OTEL_SERVICE_NAME") or resource.get("service.name")
+    agent = read.text("agent", "LOOPSCOPE_AGENT") or service or _script_name()
+    traces_url, starts_url, from_otel = _addresses(read)
+    return Config(
+        agent=agent,
+        agent_version=read.text("agent_version", "LOOPSCOPE_AGENT_VERSION") or resource.get("service.version"),
+        service_name=service or agent,
+        environment=read.text("environment", "LOOPSCOPE_ENVIRONMENT")
+        or resource.get("deployment.environment.name")
+        or resource.get("deployment.environment"),
+        user_id=read.text("user_id", "LOOPSCOPE_USER_ID"),
+        conversation_id=read.text("conversation_id", "LOOPSCOPE_CONVERSATION_ID"),
+        traces_url=traces_url,
+        starts_url=starts_url,
+        headers=_headers(read, from_otel=from_otel),
+        spool_dir=_spool_dir(read),
+        spool_max_bytes=read.number(
+            "spool_max_bytes", "LOOPSCOPE_SPOOL_MAX_BYTES", DEFAULT_SPOOL_MAX_BYTES, MIN_SPOOL_BYTES
+        ),
+        queue_max_bytes=read.number(
+            "queue_max_bytes", "LOOPSCOPE_QUEUE_MAX_BYTES", DEFAULT_QUEUE_MAX_BYTES, MIN_SPOOL_BYTES
+        ),
+        redact=read.flag("redact", "LOOPSCOPE_REDACT", default=True),
+        capture_content=read.flag("capture_content", "LOOPSCOPE_CAPTURE_CONTENT", default=True),
+        price_overrides=_overrides(arguments.get("price_overrides")),
+        resource_attributes=resource,
+        enabled=not read.flag("disabled", "LOOPSCOPE_DISABLED", default=read.env_flag("OTEL_SDK_DISABLED")),
+        exit_flush_seconds=read.seconds("exit_flush_seconds", "LOOPSCOPE_EXIT_FLUSH_SECONDS", 2.0),
+    )
+
+
+class _Reader:
+    """Reads one setting at a time: the argument when given, else the environment."""
+
+    def __init__(self, arguments: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        self.arguments = arguments
+        self.environ = environ
+
+    def env(self, *names: str | None) -> tuple[str, str] | None:
+        for name in names:
+            if name and (value := self.environ.get(name, "").strip()):
+                return name, value
+        return None
+
+    def text(self, argument: str, *variables: str | None) -> str | None:
+        value = self.arguments.get(argument)
+        if value is None:
+            found = self.env(*variables)
+            return found[1] if found else None
+        if not isinstance(value, str) or not value.strip():
+            raise ConfigurationError(f"configure({argument}={value!r}): expected a text that is not empty")
+        return value.strip()
+
+    def number(self, argument: str, variable: str, default: int, at_least: int) -> int:
+        value = self.arguments.get(argument)
+        if value is not None:
+            if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+                raise ConfigurationError(
+                    f"configure({argument}={value!r}): expected a number of bytes, at least {at_least}"
+                )
+            return value
+        if found := self.env(variable):
+            if found[1].isdecimal() and int(found[1]) >= at_least:
+                return int(found[1])
+            _passed_over(*found, f"a number of bytes, at least {at_least}")
+        return default
+
+    def seconds(self, argument: str, variable: str, default: float) -> float:
+        value = self.arguments.get(argument)
+        if value is not None:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 3600:
+                raise ConfigurationError(f"configure({argument}={value!r}): expected seconds between 0 and 3600")
+            return float(value)
+        if found := self.env(variable):
+            try:
+                if 0 <= float(found[1]) <= 3600:
+                    return float(found[1])
+            except ValueError:
+                pass
+            _passed_over(*found, "seconds between 0 and 3600")
+        return default
+
+    def flag(self, argument: str, variable: str, *, default: bool) -> bool:
+        value = self.arguments.get(argument)
+        if value is not None:
+            if not isinstance(value, bool):
+                raise ConfigurationError(f"configure({argument}={value!r}): expected True or False")
+            return value
+        found = self.env(variable)
+        return self.env_flag(variable, default=default) if found else default
+
+    def env_flag(self, variable: str, *, default: bool = False) -> bool:
+        found = self.env(variable)
+        if found is None:
+            return default
+        if found[1].lower() in _TRUE | _FALSE:
+            return found[1].lower() in _TRUE
+        _passed_over(*found, "true or false")
+        return default
+
+    def pairs(self, variable: str) -> dict[str, str]:
+        """`a=b,c=d` with percent-encoded values, as OpenTelemetry writes headers and resource attributes."""
+        result: dict[str, str] = {}
+        found = self.env(variable)
+        for part in found[1].split(",") if found else ():
+            key, equals, value = part.partition("=")
+            if equals and key.strip():
+                result[unquote(key.strip())] = unquote(value.strip())
+            elif part.strip():
+                # The value may be a credential: name the variable, not its content.
+                logger.warning("loopscope: a part of %s is passed over: expected key=value", variable)
+        return result
+
+
+def _passed_over(variable: str, value: str, expected: str) -> None:
+    logger.warning("loopscope: %s=%r is passed over: expected %s", variable, value, expected)
+
+
+def _addresses(read: _Reader) -> tuple[str, str | None, bool]:
+    """(URL for spans, URL for start markers, whether they come from OTEL_*)."""
+    given = read.arguments.get("endpoint")
+    if given is not None:
+        if not isinstance(given, str) or _http_url(given) is None:
+            raise ConfigurationError(f"configure(endpoint={given!r}): expected http://host:port or https://host[:port]")
+        return (*_under(given), False)
+    grpc = read.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip().lower() == "grpc"
+    for variable in ("LOOPSCOPE_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        found = read.env(variable)
+        if found is None:
+            continue
+        otel = variable.startswith("OTEL_")
+        if _http_url(found[1]) is None:
+            _passed_over(*found, "http://host:port or https://host[:port]")
+        elif otel and grpc:
+            logger.warning("loopscope: %s is passed over, it speaks gRPC; set LOOPSCOPE_ENDPOINT", variable)
+        elif variable == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT":
+            return found[1], None, True
+        else:
+            return (*_under(found[1]), otel)
+    return (*_under(DEFAULT_ENDPOINT), False)
+
+
+def _under(endpoint: str) -> tuple[str, str]:
+    base = endpoint.strip().rstrip("/")
+    return f"{base}/v1/traces", f"{base}/loopscope/v1/starts"
+
+
+def _http_url(text: str) -> SplitResult | None:
+    try:
+        url = urlsplit(text.strip())
+        url.port  # noqa: B018 - raises ValueError when it is no number
+    except ValueError:
+        return None
+    return url if url.scheme in ("http", "https") and url.hostname else None
+
+
+def _headers(read: _Reader, *, from_otel: bool) -> tuple[tuple[str, str], ...]:
+    """Headers for the collector. Those of OTEL_* go only where OTEL_* points: they may be another backend's
+    credentials."""
+    headers: dict[str, str] = {}
+    if from_otel:
+        headers |= read.pairs("OTEL_EXPORTER_OTLP_HEADERS") | read.pairs("OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+    headers |= read.pairs("LOOPSCOPE_HEADERS")
+    given = read.arguments.get("headers")
+    if given is not None:
+        if not isinstance(given, Mapping):
+            raise ConfigurationError(f"configure(headers=...): expected a mapping of texts, got {type(given).__name__}")
+        for key, value in given.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise ConfigurationError(f"configure(headers=...): the header {key!r} is not text to text")
+            headers[key] = value
+    if key := read.text("api_key", "LOOPSCOPE_API_KEY"):
+        headers["Authorization"] = f"Bearer {key}"
+    for name, value in list(headers.items()):
+        if not _is_header(name, value):
+            if (given is not None and name in given) or (name == "Authorization" and read.arguments.get("api_key")):
+                raise ConfigurationError(f"configure: the header {name!r} holds a character that HTTP does not allow")
+            logger.warning("loopscope: the header %r is passed over: HTTP does not allow one of its characters", name)
+            del headers[name]
+    return tuple(headers.items())
+
+
+def _is_header(name: str, value: str) -> bool:
+    return (
+        name.isascii() and name.replace("-", "").replace("_", "").isalnum() and value.isprintable() and value.isascii()
+    )
+
+
+def _spool_dir(read: _Reader) -> Path | None:
+    given = read.arguments.get("spool_dir")
+    if given is not None:
+        if not isinstance(given, str | os.PathLike):
+            raise ConfigurationError(f"configure(spool_dir={given!r}): expected a path")
+        path = Path(os.fspath(given)).expanduser()  # pyright: ignore[reportArgumentType] - a path of text
+        if not _usable(path):
+            raise ConfigurationError(f"configure(spool_dir={str(path)!r}): cannot be created or written to")
+        return path
+    candidates: list[Path] = []
+    if found := read.env("LOOPSCOPE_SPOOL_DIR"):
+        candidates.append(Path(found[1]).expanduser())
+    if found := read.env("XDG_STATE_HOME"):
+        candidates.append(Path(found[1]) / "loopscope" / "spool")
+    elif found := read.env("HOME", "USERPROFILE"):
+        candidates.append(Path(found[1]) / ".local" / "state" / "loopscope" / "spool")
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    import tempfile  # it imports a dozen modules that only this last resort needs
+
+    candidates.append(Path(tempfile.gettempdir()) / f"loopscope-{user}" / "spool")
+    for path in candidates:
+        if _usable(path):
+            return path
+        logger.warning("loopscope: the spool directory %s cannot be used; trying the next", path)
+    return None
+
+
+def _usable(path: Path) -> bool:
+    """Make the directory for its owner alone: it holds prompts. A directory of somebody else is not used."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+            return False
+    except OSError:
+        return False
+    return os.access(path, os.W_OK | os.X_OK)
+
+
+def _script_name() -> str:
+    """The running script's name, so that an agent whose owner named nothing can still be told from another."""
+    stem = Path(sys.argv[0] if sys.argv and sys.argv[0] else "").stem
+    return stem if stem and stem not in ("-c", "-m", "__main__") else "unnamed agent"
+
+
+def _overrides(value: object) -> Mapping[str, Any] | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(f"configure(price_overrides={value!r}): expected a mapping of model name to rates")
+    return value

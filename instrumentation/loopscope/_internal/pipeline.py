@@ -1,0 +1,350 @@
+"""From the host's threads to the spool: a bounded queue, and the worker that scrubs, completes, encodes and appends.
+
+The host's thread only puts a reference on the queue. Every span that cannot be kept is counted, and the count is told
+to the collector (`loopscope.dropped.spans`). Threads start with the first item, so that a process that records nothing
+(many forked children) has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from loopscope_schemas import attributes as at
+
+from . import guard
+from .config import QUEUE_MAX_ITEMS, Config
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from .delivery import Exporter
+    from .recording import Payload, Start
+    from .redaction import HistoryScrubber
+    from .spool import Spool
+
+COALESCE_SECONDS = 0.01
+"""The worker waits this long after waking, so that it does not compete with the host just as its call returns."""
+SMALL_ITEM_BYTES = 2_000
+"""What a span without content is taken to hold."""
+
+
+class _Barrier:
+    """Set once the worker has handled everything queued before it."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+
+
+class _Stop:
+    """The worker's last item; what is in the spool then may still be delivered for this long."""
+
+    def __init__(self, deliver_seconds: float) -> None:
+        self.deliver_seconds = deliver_seconds
+
+
+class Pipeline:
+    def __init__(self, config: Config, process_id: str, version: str) -> None:
+        self._config = config
+        self._process_id = process_id
+        self._version = version
+        self._queue: SimpleQueue[Any] = SimpleQueue()
+        # Reentrant: the garbage collector may end an abandoned stream, and so a span, anywhere on this thread.
+        self._lock = threading.RLock()
+        self._queued_bytes = 0
+        self._queued_items = 0
+        self._worker: threading.Thread | None = None
+        self._spool: Spool | None = None
+        self._exporter: Exporter | None = None
+        self._closed = False
+        self._prices_asked = False
+        self._directory = self._spool_directory()
+
+    def _spool_directory(self) -> Path | None:
+        """One directory for each collector: a process never delivers another's spans to its own collector."""
+        if self._config.spool_dir is None:
+            return None
+        digest = hashlib.sha256(self._config.traces_url.encode()).hexdigest()[:16]
+        return self._config.spool_dir / digest
+
+    # --- called by the host's threads ---
+
+    def started(self, start: Start, *, heartbeat: bool) -> None:
+        """A span began."""
+        self._put((start, heartbeat), SMALL_ITEM_BYTES, spans=0)
+
+    def finished(self, span: ReadableSpan, payload: Payload, start: Start) -> None:
+        """A span ended."""
+        size = SMALL_ITEM_BYTES + payload.size
+        size += sum(map(len, payload.texts.values())) + sum(map(len, payload.bodies.values()))
+        guard.count("spans_recorded")
+        self._put((span, payload, start, size), size, spans=1)
+
+    def _put(self, item: object, size: int, *, spans: int) -> None:
+        with self._lock:
+            # One span of any size passes an empty queue: a bound must not make the largest request unrecordable.
+            full = self._queued_items >= QUEUE_MAX_ITEMS or (
+                self._queued_items and self._queued_bytes + size > self._config.queue_max_bytes
+            )
+            if full or self._closed:
+                if spans:
+                    guard.count("spans_dropped", spans)
+                    guard.warn_once("queue", "loopscope: spans come faster than they can be kept; some are dropped")
+                return
+            self._queued_bytes += size
+            self._queued_items += 1
+            self._start_threads()
+        self._queue.put(item)
+
+    def _start_threads(self) -> None:
+        if self._worker is None:
+            self._worker = threading.Thread(target=self._run, name="loopscope-worker", daemon=True)
+            self._worker.start()
+
+    def recover_orphans(self) -> None:
+        """Start the threads when an earlier process left spans behind."""
+        if self._directory is not None and self._directory.is_dir() and any(self._directory.glob("*.spool")):
+            with self._lock:
+                self._start_threads()
+
+    def flush(self, timeout: float, *, give_up_when_away: bool = False) -> bool:
+        """Wait until everything so far is delivered; False when it is not in time, or was dropped or refused
+        meanwhile."""
+        if self._worker is None:
+            return True
+        deadline = time.monotonic() + timeout
+        lost = self._lost()
+        barrier = _Barrier()
+        self._queue.put(barrier)
+        if not barrier.reached.wait(max(deadline - time.monotonic(), 0.0)) or self._exporter is None:
+            return False
+        empty = self._exporter.wait_empty(deadline, give_up_when_away=give_up_when_away)
+        return empty and self._lost() == lost
+
+    @staticmethod
+    def _lost() -> int:
+        counts = guard.counts()
+        return counts.get("spans_dropped", 0) + counts.get("spans_rejected", 0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the worker still runs."""
+        return self._worker is not None and self._worker.is_alive()
+
+    def close(self, timeout: float, *, deliver_seconds: float = 0.0) -> None:
+        """Take nothing more; what is queued goes to the spool and, in the background, to the collector if it is there.
+
+        Waits at most `timeout` seconds for that; what is not delivered stays in the spool for the next process.
+        """
+        with self._lock:
+            self._closed = True
+            worker = self._worker
+        if worker is not None:
+            self._queue.put(_Stop(deliver_seconds))
+            if timeout > 0:
+                worker.join(timeout)
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: none of this is ours."""
+        if self._spool is not None:
+            self._spool.abandon_after_fork()
+
+    def gauges(self) -> dict[str, int]:
+        spool = self._spool
+        return {
+            "queue_spans": self._queued_items,
+            "queue_bytes": self._queued_bytes,
+            "spool_spans": spool.spans_held if spool else 0,
+            "spool_bytes": spool.bytes_held if spool else 0,
+        }
+
+    # --- the worker ---
+
+    def _run(self) -> None:
+        from . import forks
+
+        with forks.importing:
+            from .delivery import Exporter
+            from .encoding import resource, scope
+            from .redaction import HistoryScrubber
+            from .spool import Spool
+
+        if self._directory is not None:
+            try:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                guard.warn_once("spool", "loopscope: cannot create the spool (%s); spans wait in memory", error)
+                self._directory = None
+        name = f"{time.time_ns()}-{self._process_id}"
+        self._spool = Spool(self._directory, name, resource(self._resource_attributes()), self._config.spool_max_bytes)
+        if found := self._spool.adopt_orphans():
+            guard.count("spans_recovered", found)
+        self._exporter = exporter = Exporter(
+            self._config, self._spool, scope(self._version), lambda: resource(self._resource_attributes())
+        )
+        exporter.start()
+        exporter.wake()
+        scrubber = HistoryScrubber()
+        stop: _Stop | None = None
+        while stop is None:
+            items = [self._queue.get()]
+            if not isinstance(items[0], _Barrier | _Stop):
+                time.sleep(COALESCE_SECONDS)
+            try:
+                while True:
+                    items.append(self._queue.get_nowait())
+            except Empty:
+                pass
+            stop = self._handle(items, self._spool, exporter, scrubber)
+        if stop.deliver_seconds:
+            exporter.wait_empty(time.monotonic() + stop.deliver_seconds, give_up_when_away=True)
+        exporter.stop(1.0)
+        self._spool.close()
+
+    def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> _Stop | None:
+        from .encoding import marker
+
+        ended = {item[2].span_id for item in items if isinstance(item, tuple) and len(item) == 4}
+        starts = [item for item in items if isinstance(item, tuple) and len(item) == 2]
+        # A span that ended in the meantime needs no marker any more.
+        waiting = [item for item in starts if item[0].span_id not in ended]
+        try:
+            starting = [self._cleaned(start) for start, _ in waiting]
+            for (_, heartbeat), start in zip(waiting, starting, strict=True):
+                if heartbeat:
+                    exporter.opened(start)
+            exporter.mark([marker(start) for start in starting])
+        except Exception as error:  # noqa: BLE001 - a marker is best effort
+            guard.swallowed("loopscope start marker", error)
+        with self._lock:
+            self._queued_items -= len(starts)
+            self._queued_bytes -= SMALL_ITEM_BYTES * len(starts)
+        if not self._prices_asked and any(start.attributes.get(at.OPERATION_NAME) == "chat" for start, _ in starts):
+            self._prices_asked = True
+            threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
+        stop: _Stop | None = None
+        for index, item in enumerate(items):
+            items[index] = None  # the bodies go as soon as they are written
+            if isinstance(item, _Barrier):
+                item.reached.set()
+            elif isinstance(item, _Stop):
+                stop = item
+            elif len(item) == 4:
+                self._keep(item, spool, exporter, scrubber)
+        return stop
+
+    def _cleaned(self, start: Start) -> Start:
+        """A start without credentials; a name or an id may hold one."""
+        from .redaction import scrub_texts
+
+        if not self._config.redact:
+            return start
+        changed, _ = scrub_texts([value for value in start.attributes.values() if isinstance(value, str)])
+        if not changed:
+            return start
+        cleaned = {key: changed.get(value, value) for key, value in start.attributes.items()}
+        return dataclasses.replace(start, attributes=cleaned)
+
+    def _keep(
+        self,
+        item: tuple[ReadableSpan, Payload, Start, int],
+        spool: Spool,
+        exporter: Exporter,
+        scrubber: HistoryScrubber,
+    ) -> None:
+        span, payload, start, size = item
+        exporter.closed(start.span_id)
+        try:
+            self._append(span, payload, start, spool, scrubber)
+        except Exception as error:  # noqa: BLE001 - one span that cannot be written must not end the worker
+            guard.count("spans_dropped")
+            guard.swallowed("loopscope worker", error)
+        finally:
+            with self._lock:
+                self._queued_items -= 1
+                self._queued_bytes -= size
+        exporter.wake()
+
+    def _append(
+        self, span: ReadableSpan, payload: Payload, start: Start, spool: Spool, scrubber: HistoryScrubber
+    ) -> None:
+        from .encoding import small_texts, span_parts
+        from .redaction import scrub_texts
+
+        attributes: dict[str, Any] = {**start.attributes, **payload.attributes}
+        changed: dict[str, str] = {}
+        if payload.complete is not None:
+            try:
+                attributes |= payload.complete(payload)
+            except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
+                guard.swallowed("loopscope completion of a span", error)
+        if self._config.redact:
+            changed, redactions = scrub_texts(small_texts(span, attributes, payload.failed))
+            redactions += _scrub(payload, attributes, scrubber)
+            if redactions:
+                attributes[at.REDACTIONS] = redactions
+                guard.count("redactions", redactions)
+        if at.USAGE_RAW in attributes:
+            attributes |= self._cost(attributes, start)
+        spool.append(span_parts(span, start, attributes, payload.texts, payload.bodies, payload.failed, changed))
+
+    def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
+        from .costs import cost_attributes
+
+        return cost_attributes(attributes, start.start_time, self._config.price_overrides)
+
+    def _resource_attributes(self) -> dict[str, Any]:
+        config = self._config
+        attributes: dict[str, Any] = {
+            **config.resource_attributes,
+            at.SERVICE_NAME: config.service_name,
+            at.SERVICE_INSTANCE_ID: self._process_id,
+            at.PROCESS_ID: self._process_id,
+            at.PROCESS_PID: os.getpid(),
+            at.HOST_NAME: socket.gethostname(),
+            at.SDK_VERSION: self._version,
+        }
+        if config.agent_version:
+            attributes[at.SERVICE_VERSION] = config.agent_version
+        if config.environment:
+            attributes[at.DEPLOYMENT_ENVIRONMENT] = config.environment
+        if dropped := guard.counts().get("spans_dropped", 0):
+            attributes[at.DROPPED_SPANS] = dropped
+        return attributes
+
+
+def _import_prices() -> None:
+    """While the first LLM call is under way: the list takes half a second, and its span should not wait that long."""
+    from . import forks
+
+    try:
+        with forks.importing:
+            import genai_prices  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except Exception as error:  # noqa: BLE001 - without it costs are unknown, all else works
+        guard.swallowed("loopscope import of the price list", error)
+
+
+def _scrub(payload: Payload, attributes: Mapping[str, Any], scrubber: HistoryScrubber) -> int:
+    """Scrub everything in the payload; the number of credentials found."""
+    from .redaction import scrub
+
+    total = 0
+    for name, text in payload.texts.items():
+        payload.texts[name], found = scrub(text)
+        total += found
+    for name, body in payload.bodies.items():
+        if name == at.REQUEST_BODY:
+            key = str(attributes.get(at.RUN_ID)) if attributes.get(at.TURN, 1) != 1 else body[:512]
+            payload.bodies[name], found = scrubber.scrub(key, body)
+        else:
+            payload.bodies[name], found = scrub(body)
+        total += found
+    return total

@@ -1,0 +1,214 @@
+"""The one place that holds what is in force: configuration, tracer, pipeline. `configure`, `flush`, `shutdown`,
+`stats`.
+
+Everything that records asks `active()` first; it is None until `configure` was called, after `shutdown`, and while
+disabled, and then nothing is recorded and nothing is slowed down. A fork gives the child a runtime of its own, with a
+new process id, spool file and worker; nothing of the parent's is touched there.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from loopscope.exceptions import ConfigurationError
+
+from . import guard
+from .config import Config, resolve
+from .recording import Recording
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan, Tracer
+    from opentelemetry.trace import SpanContext
+
+    from .pipeline import Pipeline
+
+VERSION = "0.1.0"
+SHUTDOWN_SECONDS = 5.0
+
+
+class Runtime:
+    """One configuration in force, in one process."""
+
+    def __init__(self, config: Config, generation: int, tracer: Tracer) -> None:
+        from . import provider
+        from .pipeline import Pipeline
+
+        self.tracer = tracer
+        self.otel = provider
+        """What touches OpenTelemetry; imported with the first configuration, not before."""
+        self.config = config
+        self.generation = generation
+        """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
+        self.process_id = os.urandom(16).hex()
+        self.pipeline: Pipeline = Pipeline(config, self.process_id, VERSION)
+
+
+_runtime: Runtime | None = None
+_tracer: Tracer | None = None
+_lock = threading.Lock()
+_generation = 0
+_hooks_installed = False
+_leaving: list[Pipeline] = []
+"""Pipelines of earlier configurations that may still be delivering."""
+
+
+def active() -> Runtime | None:
+    """The runtime that records, or None."""
+    return _runtime
+
+
+def configure(arguments: Mapping[str, Any]) -> None:
+    """Resolve the configuration and start recording; again: change it. Raises ConfigurationError for a bad argument."""
+    global _runtime, _tracer
+    config = resolve(arguments)
+    _check_prices(config)
+    with _lock:
+        previous, _runtime = _runtime, None
+        if previous is not None:
+            previous.pipeline.close(0.0, deliver_seconds=SHUTDOWN_SECONDS)
+            _leaving[:] = [pipeline for pipeline in _leaving if pipeline.busy]
+            _leaving.append(previous.pipeline)
+        if not config.enabled:
+            return
+        if _tracer is None:
+            from .provider import make_tracer
+
+            _tracer = make_tracer(VERSION, _span_ended)
+        _install_process_hooks()
+        _runtime = Runtime(config, _generation, _tracer)
+        _runtime.pipeline.recover_orphans()
+
+
+def _check_prices(config: Config) -> None:
+    if not config.price_overrides:
+        return
+    import datetime as dt
+
+    from loopscope_schemas import prices
+
+    for model in config.price_overrides:
+        try:
+            prices.resolve(None, model, dt.datetime.now(dt.UTC).date(), overrides=config.price_overrides)
+        except (prices.PriceOverrideError, AttributeError, TypeError) as error:
+            raise ConfigurationError(f"configure(price_overrides={{{model!r}: ...}}): {error}") from error
+
+
+def start(
+    runtime: Runtime,
+    name: str,
+    kind: int,
+    parent: SpanContext | None,
+    attributes: dict[str, Any],
+) -> Recording:
+    """Begin a span. The caller adds the run id to `attributes` before `announce`, as it may follow from the span's."""
+    tracer, otel = runtime.tracer, runtime.otel
+    now = time.time_ns()
+    span: Any = tracer.start_span(name, context=otel.parent_context(parent), kind=otel.KINDS[kind], start_time=now)
+    return Recording(span, runtime.generation, name, kind, parent, attributes, now)
+
+
+def announce(recording: Recording, *, heartbeat: bool) -> None:
+    """Send the start marker of a span whose attributes are complete; again every 5 s when `heartbeat`."""
+    runtime = _runtime
+    if runtime is not None:
+        runtime.pipeline.started(recording.start, heartbeat=heartbeat)
+
+
+def end(recording: Recording) -> None:
+    """End a span, once, and hand it to the worker. One that was begun before a fork is left to the parent process."""
+    if recording._ended:  # pyright: ignore[reportPrivateUsage] - `end` is the other half of Recording
+        return
+    recording._ended = True  # pyright: ignore[reportPrivateUsage]
+    if recording.generation != _generation:
+        return
+    _payloads[recording.context.span_id] = recording
+    try:
+        recording.span.end(recording.start.start_time + recording.elapsed_ns())
+    finally:
+        _payloads.pop(recording.context.span_id, None)
+
+
+_payloads: dict[int, Recording] = {}
+"""What belongs to a span beside it, from just before its end until the processor took it: same thread, same call."""
+
+
+def _span_ended(span: ReadableSpan) -> None:
+    runtime = _runtime
+    recording = _payloads.get(span.context.span_id) if span.context else None
+    if runtime is not None and recording is not None:
+        runtime.pipeline.finished(span, recording.payload, recording.start)
+
+
+def flush(timeout: float) -> bool:
+    """Wait until everything recorded so far is with the collector; False when it is not after `timeout` seconds."""
+    runtime = _runtime
+    return True if runtime is None else runtime.pipeline.flush(timeout)
+
+
+def shutdown(timeout: float = SHUTDOWN_SECONDS) -> bool:
+    """Stop recording, deliver what is pending for at most `timeout` seconds; True when all of it was delivered."""
+    global _runtime
+    with _lock:
+        runtime, _runtime = _runtime, None
+    if runtime is None:
+        return True
+    done = runtime.pipeline.flush(timeout, give_up_when_away=True)
+    runtime.pipeline.close(0.5)
+    return done
+
+
+def stats() -> dict[str, int]:
+    """Counters of this process since it began or forked; see `loopscope.stats`."""
+    runtime = _runtime
+    result = guard.counts()
+    if runtime is not None:
+        result |= runtime.pipeline.gauges()
+    for name in (
+        "spans_recorded",
+        "spans_delivered",
+        "spans_dropped",
+        "spans_rejected",
+        "redactions",
+        "internal_errors",
+    ):
+        result.setdefault(name, 0)
+    return result
+
+
+def _install_process_hooks() -> None:
+    global _hooks_installed
+    if _hooks_installed:
+        return
+    _hooks_installed = True
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        from . import forks
+
+        forks.install()
+        os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _at_exit() -> None:
+    runtime = _runtime
+    if runtime is not None:
+        shutdown(runtime.config.exit_flush_seconds)
+
+
+def _after_fork_in_child() -> None:
+    """Locks, threads and files of the parent are not the child's: replace all, touch none."""
+    global _runtime, _lock, _generation
+    _lock = threading.Lock()
+    _payloads.clear()
+    _generation += 1
+    guard.reset()
+    inherited, _runtime = _runtime, None
+    for pipeline in [*_leaving, *([inherited.pipeline] if inherited else [])]:
+        pipeline.abandon_after_fork()
+    _leaving.clear()
+    if inherited is not None:
+        _runtime = Runtime(inherited.config, _generation, inherited.tracer)

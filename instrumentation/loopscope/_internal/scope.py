@@ -1,0 +1,35 @@
+"""Where in the recording the running code is: which run, and which of our spans encloses it.
+
+A context variable of ours, so asyncio tasks and threads that copy their context inherit it. Our spans are deliberately
+never made current in OpenTelemetry's own context: a host's span would then hang below a parent that its backend never
+receives, and its ParentBased sampler would follow our always-on flag. Our tree is complete in itself; a run that begins
+inside a host's trace takes the trace id and, as its parent, the span of the host.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import SpanContext
+
+    from .runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The innermost span of ours around the running code, and its run (None inside a tool outside of any run)."""
+
+    span: SpanContext
+    run: Run | None
+    run_id: str
+
+
+current: ContextVar[Scope | None] = ContextVar("loopscope_scope", default=None)
+
+
+def leave(previous: Scope | None) -> None:
+    """Go back to an outer scope. No token: a generator may be closed from another context than it was entered in."""
+    current.set(previous)

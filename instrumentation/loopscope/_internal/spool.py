@@ -1,0 +1,336 @@
+"""The spool: finished spans on disk until the collector has them, so that a killed agent's last calls are not lost.
+
+A process appends to segment files of its own; each holds the process' resource and framed spans (length, CRC-32, bytes)
+and is locked while its process lives. A file that can be locked belongs to a dead process: whoever finds it delivers
+it. Written without fsync: what is written survives the death of the process, though not of the machine. Bounded in
+bytes: the oldest segment goes first, and what was in it is counted. Without a directory the frames wait in memory.
+
+One thread appends, one thread reads and acknowledges; the lock is held for moments only.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import zlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import guard
+
+MAGIC = b"LOOPSPL1"
+SUFFIX = ".spool"
+SEGMENT_BYTES = 16 * 1024 * 1024
+"""A segment is deleted as a whole; smaller ones free space sooner, larger ones mean fewer files."""
+MEMORY_MAX_BYTES = 64 * 1024 * 1024
+"""What spans may hold of the host's memory when there is no disk to hold them."""
+_FRAME = struct.Struct(">II")
+
+
+def lock_file(fd: int) -> bool:
+    """Lock the file for this process, without waiting; False when another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - Windows: an open file cannot be removed there, which is lock enough
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One span in a segment."""
+
+    segment: Segment
+    offset: int
+    length: int
+
+
+class Segment:
+    """A file of frames that this process has open and locked; its own, or one of a dead process."""
+
+    def __init__(self, path: Path | None, fd: int, resource: bytes, size: int, header_size: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.resource = resource
+        self.size = size
+        self.header_size = header_size
+        self.pending: deque[Frame] = deque()
+        self.memory: dict[int, bytes] = {}
+        """Offset -> bytes, for a segment without a file."""
+
+    @classmethod
+    def create(cls, directory: Path | None, name: str, resource: bytes) -> Segment:
+        header = MAGIC + _FRAME.pack(len(resource), zlib.crc32(resource)) + resource
+        if directory is None:
+            return cls(None, -1, resource, len(header), len(header))
+        # Under another name until locked: a finder must not take it for the file of a dead process.
+        temporary = directory / f".{name}.tmp"
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        lock_file(fd)
+        os.write(fd, header)
+        path = directory / f"{name}{SUFFIX}"
+        temporary.rename(path)
+        return cls(path, fd, resource, len(header), len(header))
+
+    @classmethod
+    def adopt(cls, path: Path) -> Segment | None:
+        """The file of a dead process with the frames that are whole; None when its process lives or it is not
+        readable."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        if not lock_file(fd) or not path.exists():
+            os.close(fd)
+            return None
+        size = os.fstat(fd).st_size
+        head = os.pread(fd, len(MAGIC) + _FRAME.size, 0)
+        resource = b""
+        if len(head) == len(MAGIC) + _FRAME.size and head.startswith(MAGIC):
+            length, crc = _FRAME.unpack(head[len(MAGIC) :])
+            resource = os.pread(fd, min(length, size), len(head))
+            if len(resource) != length or zlib.crc32(resource) != crc:
+                resource = b""
+        segment = cls(path, fd, resource, size, len(head) + len(resource))
+        if resource:
+            segment.pending.extend(segment.scan())
+        return segment
+
+    def scan(self) -> Iterator[Frame]:
+        """The frames of an adopted file, up to the first that is cut off or damaged."""
+        offset = self.header_size
+        while offset + _FRAME.size <= self.size:
+            length, crc = _FRAME.unpack(os.pread(self.fd, _FRAME.size, offset))
+            data = os.pread(self.fd, length, offset + _FRAME.size) if 0 < length <= self.size - offset else b""
+            if len(data) != length or zlib.crc32(data) != crc:
+                guard.count("spool_frames_damaged")
+                return
+            yield Frame(self, offset + _FRAME.size, length)
+            offset += _FRAME.size + length
+
+    def append(self, parts: Sequence[bytes]) -> Frame:
+        length, crc = 0, 0
+        for part in parts:
+            length += len(part)
+            crc = zlib.crc32(part, crc)
+        frame = Frame(self, self.size + _FRAME.size, length)
+        if self.path is None:
+            self.memory[frame.offset] = b"".join(parts)
+        else:
+            _write_all(self.fd, [_FRAME.pack(length, crc), *parts], self.size)
+        self.size += _FRAME.size + length
+        return frame
+
+    def read(self, frame: Frame) -> bytes:
+        if self.path is None:
+            return self.memory[frame.offset]
+        data = os.pread(self.fd, frame.length, frame.offset)
+        if len(data) != frame.length:
+            raise OSError(f"{self.path} ends before the span at {frame.offset}; was it shortened by another program?")
+        return data
+
+    def truncate(self) -> None:
+        """Forget all frames: each has been delivered."""
+        self.memory.clear()
+        if self.path is not None and self.size > self.header_size:
+            os.ftruncate(self.fd, self.header_size)
+        self.size = self.header_size
+
+    def remove(self) -> None:
+        self.memory.clear()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _write_all(fd: int, parts: list[bytes], offset: int) -> None:
+    """Write at `offset` without joining the parts; a short write is continued."""
+    written = os.pwritev(fd, parts, offset)
+    total = sum(map(len, parts))
+    if written < total:
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            done = os.pwrite(fd, rest, offset + total - len(rest))
+            rest = rest[done:]
+
+
+class Spool:
+    """The segments of one process, oldest first, after those it took over from dead ones."""
+
+    def __init__(self, directory: Path | None, name: str, resource: bytes, max_bytes: int) -> None:
+        self.directory = directory
+        self._name = name
+        self.resource = resource
+        self._max_bytes = max_bytes if directory is not None else min(max_bytes, MEMORY_MAX_BYTES)
+        self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 64 * 1024))
+        self._lock = threading.Lock()
+        self._segments: deque[Segment] = deque()
+        self._current: Segment | None = None
+        self._made = 0
+        self._in_flight: set[Segment] = set()
+
+    def append(self, parts: Sequence[bytes]) -> bool:
+        """Keep one span; False when there is no room for it even after dropping the oldest."""
+        length = sum(map(len, parts)) + _FRAME.size
+        with self._lock:
+            if length > self._max_bytes or not self._make_room(length):
+                guard.count("spans_dropped")
+                return False
+            segment = self._current
+            if segment is None or (segment.pending and segment.size + length > self._segment_bytes):
+                segment = self._new_segment()
+            try:
+                frame = segment.append(parts)
+            except OSError as error:  # the disk is full or gone; what is in the file stays readable
+                frame = self._append_in_memory(parts, error)
+                if frame is None:
+                    return False
+            frame.segment.pending.append(frame)
+            return True
+
+    def _append_in_memory(self, parts: Sequence[bytes], error: OSError) -> Frame | None:
+        guard.warn_once("spool", "loopscope: cannot write to the spool (%s); spans wait in memory", error)
+        guard.count("spool_errors")
+        held = sum(s.size for s in self._segments if s.path is None)
+        if held + sum(map(len, parts)) > MEMORY_MAX_BYTES:
+            guard.count("spans_dropped")
+            return None
+        segment = Segment.create(None, "", self.resource)
+        self._segments.append(segment)
+        self._current = None
+        return segment.append(parts)
+
+    def _new_segment(self) -> Segment:
+        self._made += 1
+        try:
+            segment = Segment.create(self.directory, f"{self._name}-{self._made:06d}", self.resource)
+        except OSError as error:
+            guard.warn_once("spool", "loopscope: cannot write to the spool (%s); spans wait in memory", error)
+            guard.count("spool_errors")
+            segment = Segment.create(None, "", self.resource)
+        self._segments.append(segment)
+        self._current = segment
+        return segment
+
+    def _make_room(self, length: int) -> bool:
+        while self.bytes_held + length > self._max_bytes:
+            victim = next((s for s in self._segments if s not in self._in_flight and s.pending), None)
+            if victim is None:
+                return False
+            guard.count("spans_dropped", len(victim.pending))
+            guard.warn_once(
+                "spool-full", "loopscope: the spool is full (%d bytes); the oldest spans go", self._max_bytes
+            )
+            self._discard(victim)
+        return True
+
+    def _discard(self, segment: Segment) -> None:
+        segment.pending.clear()
+        if segment is self._current:
+            self._current = None
+        self._segments.remove(segment)
+        segment.remove()
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(segment.size - segment.header_size for segment in self._segments)
+
+    @property
+    def spans_held(self) -> int:
+        return sum(len(segment.pending) for segment in self._segments)
+
+    def adopt_orphans(self) -> int:
+        """Take over files of dead processes in the same directory; the number of spans found."""
+        if self.directory is None:
+            return 0
+        found = 0
+        own = {segment.path for segment in self._segments}
+        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
+            if path in own or (segment := Segment.adopt(path)) is None:
+                continue
+            if not segment.pending:
+                segment.remove()
+                continue
+            found += len(segment.pending)
+            with self._lock:
+                self._segments.appendleft(segment)
+                self._make_room(0)
+        for path in self.directory.glob(".*.tmp"):
+            self._sweep(path)
+        return found
+
+    @staticmethod
+    def _sweep(path: Path) -> None:
+        """Remove a file whose maker died before giving it its name."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return
+        if lock_file(fd) and os.fstat(fd).st_size:
+            path.unlink(missing_ok=True)
+        os.close(fd)
+
+    def next_batch(self, max_bytes: int, max_frames: int) -> list[Frame]:
+        """The oldest frames of the oldest segment that has any; they stay until `settle`."""
+        with self._lock:
+            for segment in self._segments:
+                if not segment.pending:
+                    continue
+                batch: list[Frame] = []
+                size = 0
+                for frame in segment.pending:
+                    if batch and (size + frame.length > max_bytes or len(batch) >= max_frames):
+                        break
+                    batch.append(frame)
+                    size += frame.length
+                self._in_flight.add(segment)
+                return batch
+        return []
+
+    def release(self, batch: Sequence[Frame]) -> None:
+        """The batch was not delivered; it stays."""
+        with self._lock:
+            self._in_flight -= {frame.segment for frame in batch}
+
+    def settle(self, batch: Sequence[Frame]) -> None:
+        """The batch was delivered or set aside: forget it, and its file when nothing is left in it."""
+        with self._lock:
+            for frame in batch:
+                segment = frame.segment
+                self._in_flight.discard(segment)
+                if segment.pending and segment.pending[0] is frame:
+                    segment.pending.popleft()
+                segment.memory.pop(frame.offset, None)
+                if not segment.pending and segment in self._segments:
+                    if segment is self._current:
+                        segment.truncate()
+                    else:
+                        self._discard(segment)
+
+    def close(self) -> None:
+        """Leave: files with spans in them stay for whoever comes next, empty ones go."""
+        with self._lock:
+            for segment in list(self._segments):
+                if segment.pending:
+                    segment.close()
+                else:
+                    segment.remove()
+            self._segments.clear()
+            self._current = None
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: close the parent's files, so that their locks end with the parent. Takes no lock."""
+        for segment in list(self._segments):
+            segment.close()

@@ -1,0 +1,183 @@
+"""`@loopscope.tool`: each call of the decorated function is a tool call, with its arguments, result and attempt.
+
+Arguments are written down before the tool runs, since it may change them. The tool's result, exceptions and signature
+stay as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, overload
+
+from loopscope_schemas import attributes as at
+
+from . import guard, runtime, scope
+from .arguments import bound_arguments
+from .errors import error_class_of
+from .jsontext import json_text
+from .recording import INTERNAL, Recording, qualified_name
+from .runs import Run, agent_attributes
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@overload
+def tool(function: F, /) -> F: ...
+@overload
+def tool(
+    *, name: str | None = None, side_effects: bool | None = None, idempotent: bool | None = None
+) -> Callable[[F], F]: ...
+def tool(
+    function: F | None = None,
+    /,
+    *,
+    name: str | None = None,
+    side_effects: bool | None = None,
+    idempotent: bool | None = None,
+) -> F | Callable[[F], F]:
+    """Record each call of a function as a tool call.
+
+    `side_effects` says whether it changes something outside, `idempotent` whether calling it again with the same
+    arguments is harmless. A call with the same arguments that follows a failed one in the same run is its next attempt.
+    """
+
+    def decorate(target: F) -> F:
+        label = name or getattr(target, "__name__", type(target).__name__)
+        return cast("F", _wrap(target, _Tool(label, target, side_effects, idempotent)))
+
+    return decorate if function is None else decorate(function)
+
+
+def _wrap(target: Callable[..., Any], made: _Tool) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(target):
+
+        @functools.wraps(target)
+        async def in_async_tool(*args: Any, **kwargs: Any) -> Any:
+            call = made.begin(args, kwargs)
+            if call is None:
+                return await target(*args, **kwargs)
+            try:
+                result = await target(*args, **kwargs)
+            except BaseException as error:
+                call.failed(error)
+                raise
+            finally:
+                scope.leave(call.outer)
+            call.returned(result)
+            return result
+
+        return in_async_tool
+
+    @functools.wraps(target)
+    def in_tool(*args: Any, **kwargs: Any) -> Any:
+        call = made.begin(args, kwargs)
+        if call is None:
+            return target(*args, **kwargs)
+        try:
+            result = target(*args, **kwargs)
+        except BaseException as error:
+            call.failed(error)
+            raise
+        finally:
+            scope.leave(call.outer)
+        call.returned(result)
+        return result
+
+    return in_tool
+
+
+class _Tool:
+    def __init__(
+        self, name: str, function: Callable[..., Any], side_effects: bool | None, idempotent: bool | None
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.side_effects = side_effects
+        self.idempotent = idempotent
+
+    @guard.guarded
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+        active = runtime.active()
+        if active is None:
+            return None
+        outer = scope.current.get()
+        run = outer.run if outer is not None else None
+        config = active.config
+        if run is not None:
+            attributes = dict(run.shared_attributes)
+        else:
+            attributes = agent_attributes(
+                agent=config.agent,
+                version=config.agent_version,
+                conversation_id=config.conversation_id,
+                user_id=config.user_id,
+            )
+        attributes[at.OPERATION_NAME] = "execute_tool"
+        attributes[at.TOOL_NAME] = self.name
+        attributes[at.TOOL_TYPE] = "function"
+        if self.side_effects is not None:
+            attributes[at.TOOL_SIDE_EFFECTS] = self.side_effects
+        if self.idempotent is not None:
+            attributes[at.TOOL_IDEMPOTENT] = self.idempotent
+        arguments = json_text(bound_arguments(self.function, args, kwargs))
+        key = (self.name, hashlib.blake2b(arguments, digest_size=16).digest())
+        attempt = 1
+        if run is not None:
+            attributes[at.TURN] = max(run.turn, 1)
+            attempt = run.failed_attempts.get(key, 0) + 1
+        attributes[at.TOOL_ATTEMPT] = attempt
+        parent = outer.span if outer is not None else active.otel.host_span()
+        recording = runtime.start(active, f"execute_tool {self.name}", INTERNAL, parent, attributes)
+        if outer is not None:
+            run_id = outer.run_id
+        else:
+            run_id = f"{recording.context.trace_id:032x}" if parent is None else recording_run_id()
+        attributes[at.RUN_ID] = run_id
+        if config.capture_content:
+            recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
+        runtime.announce(recording, heartbeat=outer is None)
+        scope.current.set(scope.Scope(recording.context, run, run_id))
+        return _Call(recording, outer, run, key, attempt)
+
+
+def recording_run_id() -> str:
+    """A run id for a span outside of any run, in a trace that the host began."""
+    return os.urandom(16).hex()
+
+
+class _Call:
+    __slots__ = ("attempt", "key", "outer", "recording", "run")
+
+    def __init__(
+        self,
+        recording: Recording,
+        outer: scope.Scope | None,
+        run: Run | None,
+        key: tuple[str, bytes],
+        attempt: int,
+    ) -> None:
+        self.recording = recording
+        self.outer = outer
+        self.run = run
+        self.key = key
+        self.attempt = attempt
+
+    @guard.guarded
+    def returned(self, result: object) -> None:
+        active = runtime.active()
+        if active is not None and active.config.capture_content:
+            self.recording.payload.texts[at.TOOL_CALL_RESULT] = json_text(result)
+        if self.run is not None:
+            self.run.failed_attempts.pop(self.key, None)
+        runtime.end(self.recording)
+
+    @guard.guarded
+    def failed(self, error: BaseException) -> None:
+        if self.run is not None:
+            self.run.failed_attempts[self.key] = self.attempt
+        self.recording.error(error, error_type=qualified_name(type(error)), error_class=error_class_of(error))
+        runtime.end(self.recording)
