@@ -5,7 +5,10 @@ The collector fills them, its writer turns them into Arrow. A test compares each
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import ClassVar, Final, NewType
+from typing import ClassVar, Final, NewType, TypeAlias
+
+bytes_: TypeAlias = bytes
+"""The type, where a field is named `bytes`."""
 
 Nanoseconds = NewType("Nanoseconds", int)
 """A time: Unix nanoseconds, UTC."""
@@ -16,6 +19,8 @@ Hash = NewType("Hash", bytes)
 
 NO_HASH: Final = Hash(bytes(16))
 """Stands for no hash where a column cannot be NULL."""
+FINISHED: Final = 1 << 63
+"""Added to the version of finished spans, so that no later heartbeat replaces one."""
 NANOSECONDS_PER_DAY: Final = 86_400 * 1_000_000_000
 
 
@@ -31,7 +36,7 @@ class SpanRow:
     end_time: Nanoseconds | None = None
     received_at: Nanoseconds
     version: int = 0
-    """0 for a start marker, else the end in Unix nanoseconds: the later report wins."""
+    """0 for a start marker, the time of a heartbeat, FINISHED + the end for a finished span: the highest wins."""
     trace_id: str = ""
     span_id: str = ""
     parent_span_id: str = ""
@@ -107,6 +112,8 @@ class SpanRow:
     side_effects: bool | None = None
     idempotency: str = ""
     key: str = ""
+    prompt_name: str = ""
+    prompt_version: str = ""
     outcome: str = ""
     config: str = ""
     limits: str = ""
@@ -153,7 +160,8 @@ class BlobRow:
     hash: Hash = NO_HASH
     encoding: str = ""
     bytes: int = 0
-    data: str = ""
+    data: "bytes_" = b""
+    """As they are: a ClickHouse String holds any bytes."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -237,3 +245,5 @@ class RunStateRow:
     limits: str = ""
     limit_hit: str = ""
     config: str = ""
+    is_deleted: bool = False
+    """True where the run turned out to have begun earlier: its row is under that start."""

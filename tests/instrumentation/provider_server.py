@@ -148,7 +148,7 @@ def python_value(value: AnyValue) -> Any:
 class Server:
     """The Messages API and the OTLP sink, on one port each test has to itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.messages: list[Request] = []
         self.traces: list[Request] = []
         self.starts: list[Request] = []
@@ -158,7 +158,7 @@ class Server:
         self.answer_traces: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self.answer_starts: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self._changed = threading.Condition()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 

@@ -54,13 +54,14 @@ class OtlpSink:
 
     def spans(self) -> list[dict[str, Any]]:
         """The attributes of each finished span, once each, with `error` (bool) beside them."""
-        return _spans(self._received("/v1/traces"))
+        return _spans(self.received("/v1/traces"))
 
     def markers(self) -> list[dict[str, Any]]:
         """The attributes of each start marker and heartbeat."""
-        return [_attributes(span) for span in _decoded(self._received("/loopscope/v1/starts"))]
+        return [_attributes(span) for span in _decoded(self.received("/loopscope/v1/starts"))]
 
-    def _received(self, path: str) -> list[bytes]:
+    def received(self, path: str) -> list[bytes]:
+        """Bodies posted to a path, decompressed, in order of arrival."""
         with self._lock:
             return list(self._bodies[path])
 

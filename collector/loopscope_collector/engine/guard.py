@@ -19,7 +19,14 @@ from loopscope_collector.engine.errors import BAD_ARGUMENTS, SYNTAX_ERROR, Click
 from loopscope_collector.engine.handles import Engine, Handle
 from loopscope_collector.engine.settings import refuse_unbounded
 from loopscope_collector.engine.statements import begins_with_insert, first_word, trailing_format, without_format
-from loopscope_collector.engine.syntax import TABLE_FUNCTIONS, check_select, check_table, function_allowed, refused
+from loopscope_collector.engine.syntax import (
+    TABLE_FUNCTIONS,
+    check_select,
+    check_table,
+    forbidden_names,
+    function_allowed,
+    refused,
+)
 
 _KEPT = 2048
 _KEPT_TEXT_BOUND = 32 * 1024
@@ -67,6 +74,7 @@ class Guard:
         self._engine = engine
         self._kept: OrderedDict[tuple[str, str], Verdict | ClickHouseError] = OrderedDict()
         self._lock = threading.Lock()
+        self._forbidden: frozenset[str] | None = None
         self._judged = self._refused = self._hits = 0
 
     def figures(self) -> dict[str, int]:
@@ -123,7 +131,7 @@ class Guard:
             kind = str(tree.get("type"))
             if kind not in ("SelectWithUnionQuery", "SelectIntersectExceptQuery"):
                 raise refused(f"a statement of kind {kind}; readers may SELECT, SHOW TABLES, DESCRIBE and EXISTS")
-            findings = check_select(tree, database)
+            findings = check_select(tree, database, self._forbidden_names(handle))
             refuse_unbounded(self._config, findings.settings)
             if findings.maybe_tables:
                 names = handle.execute("SELECT name FROM system.databases", "TSVRaw").bytes().decode().split("\n")
@@ -135,6 +143,12 @@ class Guard:
         # With readonly = 1 the engine refuses a SETTINGS clause, and says of every setting that it cannot be changed.
         readonly = "2" if findings.settings or only_settings else "1"
         return Verdict(True, True, _format_name(tree), readonly)
+
+    def _forbidden_names(self, handle: Handle) -> frozenset[str]:
+        if self._forbidden is None:
+            names = handle.execute("SELECT name FROM system.functions", "TSVRaw").bytes().decode()
+            self._forbidden = forbidden_names(names.split("\n")[:-1])
+        return self._forbidden
 
     def _check_analyzed(
         self, sql: str, tree: Mapping[str, Any], params: Mapping[str, str], database: str, *, settings_given: bool

@@ -118,6 +118,7 @@ class Engine:
         self._path = str(data_dir)
         # Keeps the engine open between statements: with no handle open chDB closes it, and opening takes 40 ms.
         self._anchor = self.open()
+        self.version = self._anchor.execute("SELECT version()", "TSVRaw").bytes().decode().strip()
 
     def open(self) -> Handle:
         """A new handle."""

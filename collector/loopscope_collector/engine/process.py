@@ -133,13 +133,27 @@ class EngineProcess:
             self._watcher = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
             self._watcher.start()
 
-    def stop(self) -> None:
-        """End the child: running statements get some seconds, then are killed, then the process ends. Idempotent."""
+    @property
+    def data_dir(self) -> Path:
+        """Where the engine keeps its data."""
+        return self._config.data_dir
+
+    def kill(self) -> None:
+        """End the child at once, as a crash would: for tests and for a child that hangs. `watch` starts it again."""
+        child = self._child
+        if child is not None:
+            child.kill()
+
+    def stop(self) -> int | None:
+        """End the child: readers' statements are killed, the writer's get some seconds, then the process ends.
+
+        Idempotent. Returns the child's exit code, None when there was none.
+        """
         self._stopping.set()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(STOP_SECONDS)
         with self._lock:
-            self._end_child()
+            return self._end_child()
 
     def _launch(self) -> None:
         read_end, write_end = os.pipe()
@@ -170,10 +184,10 @@ class EngineProcess:
             raise EngineError(str(report["error"]))
         self._config = replace(self._config, port=int(report["port"]))
 
-    def _end_child(self) -> None:
+    def _end_child(self) -> int | None:
         child, self._child = self._child, None
         if child is None:
-            return
+            return None
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
         if child.stdin is not None:
@@ -185,6 +199,7 @@ class EngineProcess:
             log.warning("loopscope engine: pid %d did not end within %g s and is killed", child.pid, STOP_SECONDS)
             child.kill()
             child.wait()
+        return child.returncode
 
     def _watch(self) -> None:
         pause = RESTART_PAUSE_SECONDS

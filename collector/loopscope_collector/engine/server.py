@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import secrets
 import time
 import uuid
@@ -16,6 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loopscope_collector.engine.access import Role, credentials_of, role_of
@@ -237,7 +239,9 @@ class EngineServer:
         """For `GET /loopscope/engine`."""
         now = time.monotonic()
         return {
+            "version": self._engine.version,
             "started_at": self._began,
+            "memory_bytes": _resident_bytes(),
             "statements": self._running.total,
             "guard": self._guard.figures(),
             "running": [
@@ -272,12 +276,22 @@ class EngineServer:
         self._side_pool.shutdown(wait=True)
 
 
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
 async def _find_insert(text: bytes, body: Body) -> InsertHead | None:
     """The INSERT whose data follows, wherever its statement stands; None when the request is something else."""
     if text:
         if not begins_with_insert(text):
             return None
         head = insert_head(text + b"\n")
+        if head is not None and (tail := text[head.data_start :]).strip():
+            body.first = tail + b"\n"  # data behind the statement, as the server allows
         return head and InsertHead(head.sql, head.input_format, 0)
 
     def known(first: bytes) -> bool:

@@ -81,7 +81,9 @@ def refuse_unbounded(config: EngineConfig, asked: Mapping[str, object]) -> None:
                 raise ClickHouseError(READONLY, message)
 
 
-def reader_settings(config: EngineConfig, asked: Mapping[str, str], mark: str, *, readonly: str = "1") -> dict[str, str]:
+def reader_settings(
+    config: EngineConfig, asked: Mapping[str, str], mark: str, *, readonly: str = "1"
+) -> dict[str, str]:
     """Settings of a reader's statement: what it asked for, within the bounds. Raises ClickHouseError 164."""
     refuse_settings(asked)
     settings = {

@@ -5,7 +5,7 @@ Whatever is not listed here is refused, new node types and new fields of later e
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -108,10 +108,10 @@ def allowed_functions() -> tuple[frozenset[str], frozenset[str]]:
     return names, frozenset(name.lower() for name in names)
 
 
-@cache
-def refused_functions() -> frozenset[str]:
-    """Names, in lower case, of the functions that were reviewed and refused."""
-    return frozenset(name.lower() for name in _listed("functions_refused.txt"))
+def forbidden_names(engine_functions: Iterable[str]) -> frozenset[str]:
+    """Names, in lower case, that stand for functions readers may not call: reviewed and refused, or never reviewed."""
+    unknown = (name for name in engine_functions if not function_allowed(name))
+    return frozenset(name.lower() for name in (*_listed("functions_refused.txt"), *unknown))
 
 
 def function_allowed(name: str) -> bool:
@@ -146,13 +146,15 @@ class Findings:
 
     tables: set[tuple[str | None, str]] = field(default_factory=set[tuple[str | None, str]])
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    forbidden: frozenset[str] = frozenset()
+    """Names that may not stand alone (see `forbidden_names`)."""
     maybe_tables: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """Right sides of IN with two parts: a column of a table here, or a table of a database there."""
 
 
-def check_select(tree: Node, database: str) -> Findings:
+def check_select(tree: Node, database: str, forbidden: frozenset[str]) -> Findings:
     """Walk a syntax tree whose root is a SELECT. Raises ClickHouseError with the name of what is refused."""
-    findings = Findings()
+    findings = Findings(forbidden=forbidden)
     for node in _nodes(tree):
         _check_node(node, findings, database)
     return findings
@@ -188,7 +190,7 @@ def _check_node(node: Node, findings: Findings, database: str) -> None:
             if "func_name" in node and not function_allowed(str(node["func_name"])):
                 raise refused(f"function {str(node['func_name'])[:80]!r} in APPLY")
         case "Identifier":
-            _check_identifier(node)
+            _check_identifier(node, findings.forbidden)
         case "TableExpression":
             _check_table_function(node)
         case "TableIdentifier":
@@ -225,14 +227,14 @@ def _check_function(node: Node, findings: Findings) -> None:
                 check_table(None, str(argument.get("name", "")))
 
 
-def _check_identifier(node: Node) -> None:
+def _check_identifier(node: Node, forbidden: frozenset[str]) -> None:
     """A bare name may stand for a function where a lambda is wanted: `arrayMap(file, [...])` calls `file`.
 
-    No tree says which names do before the statement is analyzed for good, so a name that is a refused function's is
+    No tree says which names do before the statement is analyzed for good, so a name that is such a function's is
     refused wherever it stands alone. A column of that name can still be read as `table.column`.
     """
     name = str(node.get("name", ""))
-    if "name_parts" not in node and name.lower() in refused_functions():
+    if "name_parts" not in node and name.lower() in forbidden:
         raise refused(f"name {name[:80]!r}, which is a function's; write a column of this name as table.column")
 
 

@@ -7,7 +7,6 @@ another program and must not stop the host.
 
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -267,6 +266,8 @@ def _spool_dir(read: _Reader) -> Path | None:
     elif found := read.env("HOME", "USERPROFILE"):
         candidates.append(Path(found[1]) / ".local" / "state" / "loopscope" / "spool")
     user = os.getuid() if hasattr(os, "getuid") else "user"
+    import tempfile  # it imports a dozen modules that only this last resort needs
+
     candidates.append(Path(tempfile.gettempdir()) / f"loopscope-{user}" / "spool")
     for path in candidates:
         if _usable(path):

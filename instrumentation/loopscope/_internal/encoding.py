@@ -85,7 +85,7 @@ def key_values(attributes: Mapping[str, Any]) -> list[common_pb2.KeyValue]:
 def span_parts(
     span: ReadableSpan,
     start: Start,
-    more: Mapping[str, Any],
+    attributes: Mapping[str, Any],
     texts: Mapping[str, bytes],
     bodies: Mapping[str, bytes],
     failed: str | None = None,
@@ -93,11 +93,10 @@ def span_parts(
 ) -> Parts:
     """A finished span as the pieces of one `Span` message.
 
-    `more` wins over the span's own attributes; a small text that is a key of `changed` is written as its value.
+    A small text that is a key of `changed` is written as its value.
     """
-    attributes = _changed({**(span.attributes or {}), **more}, changed)
     description = failed if failed is not None else span.status.description or ""
-    message = _span(start, attributes)
+    message = _span(start, _changed(attributes, changed))
     message.end_time_unix_nano = span.end_time or start.start_time
     if failed is not None or span.status.status_code.value == 2:
         message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
@@ -118,15 +117,15 @@ def span_parts(
     return parts
 
 
-def small_texts(span: ReadableSpan, failed: str | None) -> list[str]:
+def small_texts(span: ReadableSpan, attributes: Mapping[str, Any], failed: str | None) -> list[str]:
     """The texts of a span that its owner, an exception or a user may have written, its large content aside."""
     texts = [failed or span.status.description or ""]
-    for attributes in (span.attributes or {}, *(event.attributes or {} for event in span.events)):
-        for value in attributes.values():
+    for group in (attributes, *(event.attributes or {} for event in span.events)):
+        for value in group.values():
             if isinstance(value, str):
                 texts.append(value)
-            elif isinstance(value, tuple):
-                texts += [item for item in value if isinstance(item, str)]
+            elif isinstance(value, list | tuple):
+                texts += [item for item in cast("Sequence[Any]", value) if isinstance(item, str)]
     return texts
 
 

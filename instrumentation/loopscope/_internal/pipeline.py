@@ -45,7 +45,10 @@ class _Barrier:
 
 
 class _Stop:
-    pass
+    """The worker's last item; what is in the spool then may still be delivered for this long."""
+
+    def __init__(self, deliver_seconds: float) -> None:
+        self.deliver_seconds = deliver_seconds
 
 
 class Pipeline:
@@ -61,8 +64,8 @@ class Pipeline:
         self._worker: threading.Thread | None = None
         self._spool: Spool | None = None
         self._exporter: Exporter | None = None
-        self._ready = threading.Event()
         self._closed = False
+        self._prices_asked = False
         self._directory = self._spool_directory()
 
     def _spool_directory(self) -> Path | None:
@@ -131,13 +134,21 @@ class Pipeline:
         counts = guard.counts()
         return counts.get("spans_dropped", 0) + counts.get("spans_rejected", 0)
 
-    def close(self, timeout: float) -> None:
-        """Take nothing more; what is queued still goes to the spool, and stays there for whoever delivers next."""
+    @property
+    def busy(self) -> bool:
+        """Whether the worker still runs."""
+        return self._worker is not None and self._worker.is_alive()
+
+    def close(self, timeout: float, *, deliver_seconds: float = 0.0) -> None:
+        """Take nothing more; what is queued goes to the spool and, in the background, to the collector if it is there.
+
+        Waits at most `timeout` seconds for that; what is not delivered stays in the spool for the next process.
+        """
         with self._lock:
             self._closed = True
             worker = self._worker
         if worker is not None:
-            self._queue.put(_Stop())
+            self._queue.put(_Stop(deliver_seconds))
             if timeout > 0:
                 worker.join(timeout)
 
@@ -158,10 +169,13 @@ class Pipeline:
     # --- the worker ---
 
     def _run(self) -> None:
-        from .delivery import Exporter
-        from .encoding import resource, scope
-        from .redaction import HistoryScrubber
-        from .spool import Spool
+        from . import forks
+
+        with forks.importing:
+            from .delivery import Exporter
+            from .encoding import resource, scope
+            from .redaction import HistoryScrubber
+            from .spool import Spool
 
         if self._directory is not None:
             try:
@@ -179,8 +193,8 @@ class Pipeline:
         exporter.start()
         exporter.wake()
         scrubber = HistoryScrubber()
-        stop = False
-        while not stop:
+        stop: _Stop | None = None
+        while stop is None:
             items = [self._queue.get()]
             if not isinstance(items[0], _Barrier | _Stop):
                 time.sleep(COALESCE_SECONDS)
@@ -190,10 +204,12 @@ class Pipeline:
             except Empty:
                 pass
             stop = self._handle(items, self._spool, exporter, scrubber)
+        if stop.deliver_seconds:
+            exporter.wait_empty(time.monotonic() + stop.deliver_seconds, give_up_when_away=True)
         exporter.stop(1.0)
         self._spool.close()
 
-    def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> bool:
+    def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> _Stop | None:
         from .encoding import marker
 
         ended = {item[2].span_id for item in items if isinstance(item, tuple) and len(item) == 4}
@@ -211,13 +227,16 @@ class Pipeline:
         with self._lock:
             self._queued_items -= len(starts)
             self._queued_bytes -= SMALL_ITEM_BYTES * len(starts)
-        stop = False
+        if not self._prices_asked and any(start.attributes.get(at.OPERATION_NAME) == "chat" for start, _ in starts):
+            self._prices_asked = True
+            threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
+        stop: _Stop | None = None
         for index, item in enumerate(items):
             items[index] = None  # the bodies go as soon as they are written
             if isinstance(item, _Barrier):
                 item.reached.set()
             elif isinstance(item, _Stop):
-                stop = True
+                stop = item
             elif len(item) == 4:
                 self._keep(item, spool, exporter, scrubber)
         return stop
@@ -260,27 +279,27 @@ class Pipeline:
         from .encoding import small_texts, span_parts
         from .redaction import scrub_texts
 
-        more: dict[str, Any] = {}
+        attributes: dict[str, Any] = {**start.attributes, **payload.attributes}
         changed: dict[str, str] = {}
         if payload.complete is not None:
             try:
-                more = dict(payload.complete(payload))
+                attributes |= payload.complete(payload)
             except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
                 guard.swallowed("loopscope completion of a span", error)
         if self._config.redact:
-            changed, redactions = scrub_texts(small_texts(span, payload.failed))
-            redactions += _scrub(payload, span.attributes or {}, scrubber)
+            changed, redactions = scrub_texts(small_texts(span, attributes, payload.failed))
+            redactions += _scrub(payload, attributes, scrubber)
             if redactions:
-                more[at.REDACTIONS] = redactions
+                attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
-        if more.get(at.COST_SOURCE) is None and at.USAGE_RAW in more:
-            more |= self._cost(span, more)
-        spool.append(span_parts(span, start, more, payload.texts, payload.bodies, payload.failed, changed))
+        if at.USAGE_RAW in attributes:
+            attributes |= self._cost(attributes, start)
+        spool.append(span_parts(span, start, attributes, payload.texts, payload.bodies, payload.failed, changed))
 
-    def _cost(self, span: ReadableSpan, more: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
         from .costs import cost_attributes
 
-        return cost_attributes({**(span.attributes or {}), **more}, span.start_time or 0, self._config.price_overrides)
+        return cost_attributes(attributes, start.start_time, self._config.price_overrides)
 
     def _resource_attributes(self) -> dict[str, Any]:
         config = self._config
@@ -300,6 +319,17 @@ class Pipeline:
         if dropped := guard.counts().get("spans_dropped", 0):
             attributes[at.DROPPED_SPANS] = dropped
         return attributes
+
+
+def _import_prices() -> None:
+    """While the first LLM call is under way: the list takes half a second, and its span should not wait that long."""
+    from . import forks
+
+    try:
+        with forks.importing:
+            import genai_prices  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except Exception as error:  # noqa: BLE001 - without it costs are unknown, all else works
+        guard.swallowed("loopscope import of the price list", error)
 
 
 def _scrub(payload: Payload, attributes: Mapping[str, Any], scrubber: HistoryScrubber) -> int:

@@ -16,8 +16,10 @@ from loopscope_schemas import attributes as at
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Span
-    from opentelemetry.trace import SpanContext, SpanKind
+    from opentelemetry.trace import SpanContext
 
+INTERNAL, CLIENT = 1, 3
+"""OTLP's numbers of the span kinds we use."""
 STACKTRACE_MAX_CHARS = 20_000
 """The innermost part of a stack trace is kept; a recursion error's would be megabytes."""
 
@@ -26,21 +28,23 @@ STACKTRACE_MAX_CHARS = 20_000
 class Payload:
     """What goes on a span besides its small attributes."""
 
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What became known after the start. Kept here and not on the SDK's span, which would check and copy each value."""
     texts: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """Attribute name -> UTF-8 text, becomes a string value."""
     bodies: dict[str, bytes] = field(default_factory=dict[str, bytes])
     """Attribute name -> bytes, becomes a bytes value."""
     complete: Callable[[Payload], Mapping[str, Any]] | None = None
-    """Run by the worker before encoding: may parse, adds bodies, returns further attributes. Key "" is not allowed."""
+    """Run by the worker before encoding: may parse, adds bodies, returns further attributes."""
     failed: str | None = None
     """Set by `complete`: description of an error that only the content shows (a stream's error event)."""
     size: int = 0
     """Bytes held beyond the object itself; what the queue's bound counts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
-    """A span as it began: what a start marker is made of."""
+    """A span as it began: what a start marker is made of. Not changed after it was announced."""
 
     trace_id: int
     span_id: int
@@ -91,7 +95,7 @@ class Recording:
         return time.perf_counter_ns() - self._clock
 
     def set(self, attributes: Mapping[str, Any]) -> None:
-        self.span.set_attributes(attributes)
+        self.payload.attributes.update(attributes)
 
     def error(self, error: BaseException, *, error_type: str, error_class: str, description: str | None = None) -> None:
         """Mark the span as failed with this exception."""
@@ -99,7 +103,7 @@ class Recording:
 
         message = safe_text(error) if description is None else description
         self.span.set_status(Status(StatusCode.ERROR, message))
-        self.span.set_attributes({at.ERROR_TYPE: error_type, at.ERROR_CLASS: error_class})
+        self.set({at.ERROR_TYPE: error_type, at.ERROR_CLASS: error_class})
         self.span.add_event(
             at.EXCEPTION_EVENT,
             {
@@ -129,8 +133,3 @@ def stack_of(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - formatting calls __str__ and __repr__ of the host's objects
         return ""
     return text[-STACKTRACE_MAX_CHARS:]
-
-
-def kind_value(kind: SpanKind) -> int:
-    """OTLP's number of a span kind: one more than the API's."""
-    return kind.value + 1

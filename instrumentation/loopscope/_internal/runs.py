@@ -17,7 +17,7 @@ from loopscope_schemas import attributes as at
 from . import guard, runtime, scope
 from .errors import error_class_of
 from .jsontext import json_text
-from .recording import Recording, qualified_name
+from .recording import INTERNAL, Recording, qualified_name
 
 if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
@@ -153,12 +153,8 @@ class Run:
         active = runtime.active()
         if active is None or self._recording is not None:
             return
-        from opentelemetry.trace import SpanKind
-
-        from .provider import host_span
-
         config, outer = active.config, scope.current.get()
-        parent: SpanContext | None = outer.span if outer is not None else host_span()
+        parent: SpanContext | None = outer.span if outer is not None else active.otel.host_span()
         name = self._name or config.agent
         shared = agent_attributes(
             agent=name,
@@ -171,7 +167,7 @@ class Run:
         )
         if outer is not None:
             shared[at.RUN_PARENT_ID] = outer.run_id
-        recording = runtime.start(active, f"invoke_agent {name}", SpanKind.INTERNAL, parent, shared)
+        recording = runtime.start(active, f"invoke_agent {name}", INTERNAL, parent, shared)
         if parent is None:
             self._id = f"{recording.context.trace_id:032x}"
         shared[at.RUN_ID] = self._id

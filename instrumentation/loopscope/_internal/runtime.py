@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import uuid
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,13 @@ from loopscope.exceptions import ConfigurationError
 
 from . import guard
 from .config import Config, resolve
+from .recording import Recording
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Tracer
-    from opentelemetry.trace import SpanContext, SpanKind
+    from opentelemetry.trace import SpanContext
 
     from .pipeline import Pipeline
-    from .recording import Recording
 
 VERSION = "0.1.0"
 SHUTDOWN_SECONDS = 5.0
@@ -34,13 +34,17 @@ SHUTDOWN_SECONDS = 5.0
 class Runtime:
     """One configuration in force, in one process."""
 
-    def __init__(self, config: Config, generation: int) -> None:
+    def __init__(self, config: Config, generation: int, tracer: Tracer) -> None:
+        from . import provider
         from .pipeline import Pipeline
 
+        self.tracer = tracer
+        self.otel = provider
+        """What touches OpenTelemetry; imported with the first configuration, not before."""
         self.config = config
         self.generation = generation
         """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
-        self.process_id = uuid.uuid4().hex
+        self.process_id = os.urandom(16).hex()
         self.pipeline: Pipeline = Pipeline(config, self.process_id, VERSION)
 
 
@@ -66,7 +70,8 @@ def configure(arguments: Mapping[str, Any]) -> None:
     with _lock:
         previous, _runtime = _runtime, None
         if previous is not None:
-            previous.pipeline.close(0.0)
+            previous.pipeline.close(0.0, deliver_seconds=SHUTDOWN_SECONDS)
+            _leaving[:] = [pipeline for pipeline in _leaving if pipeline.busy]
             _leaving.append(previous.pipeline)
         if not config.enabled:
             return
@@ -75,7 +80,7 @@ def configure(arguments: Mapping[str, Any]) -> None:
 
             _tracer = make_tracer(VERSION, _span_ended)
         _install_process_hooks()
-        _runtime = Runtime(config, _generation)
+        _runtime = Runtime(config, _generation, _tracer)
         _runtime.pipeline.recover_orphans()
 
 
@@ -96,26 +101,19 @@ def _check_prices(config: Config) -> None:
 def start(
     runtime: Runtime,
     name: str,
-    kind: SpanKind,
+    kind: int,
     parent: SpanContext | None,
     attributes: dict[str, Any],
 ) -> Recording:
     """Begin a span. The caller adds the run id to `attributes` before `announce`, as it may follow from the span's."""
-    import time
-
-    from .provider import parent_context
-    from .recording import Recording, kind_value
-
-    if _tracer is None:
-        raise RuntimeError("a runtime without a tracer: configure() did not finish")
+    tracer, otel = runtime.tracer, runtime.otel
     now = time.time_ns()
-    span = _tracer.start_span(name, context=parent_context(parent), kind=kind, start_time=now)
-    return Recording(span, runtime.generation, name, kind_value(kind), parent, attributes, now)  # type: ignore[arg-type]
+    span: Any = tracer.start_span(name, context=otel.parent_context(parent), kind=otel.KINDS[kind], start_time=now)
+    return Recording(span, runtime.generation, name, kind, parent, attributes, now)
 
 
 def announce(recording: Recording, *, heartbeat: bool) -> None:
-    """Put the attributes known so far on the span and send its start marker; repeated every 5 s when `heartbeat`."""
-    recording.set(recording.start.attributes)
+    """Send the start marker of a span whose attributes are complete; again every 5 s when `heartbeat`."""
     runtime = _runtime
     if runtime is not None:
         runtime.pipeline.started(recording.start, heartbeat=heartbeat)
@@ -189,6 +187,9 @@ def _install_process_hooks() -> None:
     _hooks_installed = True
     atexit.register(_at_exit)
     if hasattr(os, "register_at_fork"):
+        from . import forks
+
+        forks.install()
         os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
@@ -210,4 +211,4 @@ def _after_fork_in_child() -> None:
         pipeline.abandon_after_fork()
     _leaving.clear()
     if inherited is not None:
-        _runtime = Runtime(inherited.config, _generation)
+        _runtime = Runtime(inherited.config, _generation, inherited.tracer)

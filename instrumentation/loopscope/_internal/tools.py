@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
 
@@ -18,7 +19,7 @@ from . import guard, runtime, scope
 from .arguments import bound_arguments
 from .errors import error_class_of
 from .jsontext import json_text
-from .recording import Recording, qualified_name
+from .recording import INTERNAL, Recording, qualified_name
 from .runs import Run, agent_attributes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -103,10 +104,6 @@ class _Tool:
         active = runtime.active()
         if active is None:
             return None
-        from opentelemetry.trace import SpanKind
-
-        from .provider import host_span
-
         outer = scope.current.get()
         run = outer.run if outer is not None else None
         config = active.config
@@ -133,8 +130,8 @@ class _Tool:
             attributes[at.TURN] = max(run.turn, 1)
             attempt = run.failed_attempts.get(key, 0) + 1
         attributes[at.TOOL_ATTEMPT] = attempt
-        parent = outer.span if outer is not None else host_span()
-        recording = runtime.start(active, f"execute_tool {self.name}", SpanKind.INTERNAL, parent, attributes)
+        parent = outer.span if outer is not None else active.otel.host_span()
+        recording = runtime.start(active, f"execute_tool {self.name}", INTERNAL, parent, attributes)
         if outer is not None:
             run_id = outer.run_id
         else:
@@ -149,9 +146,7 @@ class _Tool:
 
 def recording_run_id() -> str:
     """A run id for a span outside of any run, in a trace that the host began."""
-    from .provider import SystemIds
-
-    return f"{SystemIds().generate_trace_id():032x}"
+    return os.urandom(16).hex()
 
 
 class _Call:

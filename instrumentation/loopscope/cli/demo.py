@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -29,18 +28,18 @@ def demo(
     stay: Annotated[bool, typer.Option("--stay/--exit", help="Stay up when the scenes have been played.")] = True,
 ) -> None:
     """Start collector, engine and dashboards, run small real agents against a stand-in for the model, and stay up."""
-    runner = room("loopscope.demo.run", extra="all")
+    room("loopscope.demo.run", extra="all")
     room("loopscope_collector.process", extra="all")
     temporary = None if data_dir else Path(tempfile.mkdtemp(prefix="loopscope-demo-"))
     try:
-        code = _play(runner.main, data_dir or temporary or Path(), only or [], data, stay)
+        code = _play(data_dir or temporary or Path(), only or [], data, stay)
     finally:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
     raise typer.Exit(code)
 
 
-def _play(main: Callable[[list[str]], int], data_dir: Path, only: list[str], data: Path | None, stay: bool) -> int:
+def _play(data_dir: Path, only: list[str], data: Path | None, stay: bool) -> int:
     command = [sys.executable, "-m", "loopscope.cli", "up", "--data-dir", str(data_dir)]
     for option, port in _PORTS:
         command += [option, str(port if _is_free(port) else 0)]
@@ -50,13 +49,13 @@ def _play(main: Callable[[list[str]], int], data_dir: Path, only: list[str], dat
         addresses = _addresses(collector)
         if "otlp-http" not in addresses:
             raise fail("the collector did not start; what it said is above", 1)
-        arguments = ["--endpoint", addresses["otlp-http"]]
+        arguments = [sys.executable, "-m", "loopscope.demo", "--endpoint", addresses["otlp-http"]]
         if only:
             arguments += ["--only", *only]
         if data:
             arguments += ["--data", str(data)]
         typer.echo(f"\nwatch the runs arrive: {addresses['dashboard']}\n")
-        code = main(arguments)
+        code = subprocess.run(arguments, check=False).returncode
         typer.echo(f"\nthe dashboard: {addresses['dashboard']}   (Ctrl-C ends it)")
         if stay:
             collector.wait()

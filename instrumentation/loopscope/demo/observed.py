@@ -26,16 +26,16 @@ TOKEN_FIGURES: Final = (
 
 _RUNS: Final = "SELECT agent, task_id, outcome FROM runs WHERE agent IN {agents:Array(String)}"
 _CALLS: Final = """
-SELECT agent, count() AS llm_calls, countIf(status = 'error') AS llm_errors,
-    sum(input_tokens) AS input_tokens, sum(cache_read_tokens) AS cache_read_tokens,
-    sum(cache_write_tokens) AS cache_write_tokens, sum(output_tokens) AS output_tokens,
-    sum(thinking_tokens) AS thinking_tokens
-FROM calls WHERE agent IN {agents:Array(String)} GROUP BY agent
+SELECT c.agent AS name, count() AS llm_calls, countIf(c.status = 'error') AS llm_errors,
+    sum(c.input_tokens) AS input_tokens, sum(c.cache_read_tokens) AS cache_read_tokens,
+    sum(c.cache_write_tokens) AS cache_write_tokens, sum(c.output_tokens) AS output_tokens,
+    sum(c.thinking_tokens) AS thinking_tokens
+FROM calls AS c WHERE c.agent IN {agents:Array(String)} GROUP BY c.agent
 """
 _TOOLS: Final = """
-SELECT runs.agent AS agent, count() AS tool_calls, countIf(tool_calls.status = 'error') AS tool_errors
-FROM tool_calls INNER JOIN runs ON runs.run_id = tool_calls.run_id
-WHERE runs.agent IN {agents:Array(String)} AND NOT tool_calls.inferred GROUP BY runs.agent
+SELECT r.agent AS name, count() AS tool_calls, countIf(t.status = 'error') AS tool_errors
+FROM tool_calls AS t INNER JOIN runs AS r ON r.run_id = t.run_id
+WHERE r.agent IN {agents:Array(String)} AND NOT t.inferred GROUP BY r.agent
 """
 
 
@@ -51,8 +51,8 @@ def from_store(store: Any, agents: Iterable[str]) -> dict[str, Figures]:
         figures.update(dict.fromkeys((*TOOL_FIGURES, *CALL_FIGURES, *TOKEN_FIGURES), 0))
     for query in (_CALLS, _TOOLS):
         for row in rows(query):
-            named = {name: int(value or 0) for name, value in row.items() if name != "agent"}
-            observed.setdefault(row["agent"], {}).update(named)
+            named = {name: int(value or 0) for name, value in row.items() if name != "name"}
+            observed.setdefault(row["name"], {}).update(named)
     return observed
 
 

@@ -74,13 +74,16 @@ class Memo:
         return sum(len(text) for text, _ in self.messages) + sum(len(text) for text, _, _ in self.prompts.values())
 
 
-def split_document(body: bytes, memo: Memo | None = None, *, role: str = "assistant") -> Split:
+def split_document(body: bytes, memo: Memo | None = None, *, role: str = "assistant", prompts: bool = True) -> Split:
     """Split a provider's request or answer (a JSON object). `role` is that of a top-level `content` without a role.
+
+    `prompts` says whether `system` and `tools` of the top level are prompts; an answer that echoes them is split
+    without.
 
     Never raises: what is not JSON, not UTF-8 or nested too deep is kept whole as one opaque block.
     """
     try:
-        return _document(body.decode(), memo if memo is not None else Memo(), role)
+        return _document(body.decode(), memo if memo is not None else Memo(), role, prompts)
     except (ValueError, RecursionError):
         return split_opaque(body)
 
@@ -182,7 +185,7 @@ def _members(text: str, at: int) -> Generator[tuple[str, int], int, None]:
         at = _skip(text, at + 1)
 
 
-def _document(text: str, memo: Memo, role: str) -> Split:
+def _document(text: str, memo: Memo, role: str, prompts: bool) -> Split:
     start = _skip(text, 0)
     if text[start : start + 1] != "{":
         raise _fail(text, start, "an object")
@@ -193,7 +196,7 @@ def _document(text: str, memo: Memo, role: str) -> Split:
     while at >= 0:
         if key == "messages" and text[at : at + 1] == "[":
             shape, end = _messages(text, at, split, memo, "")
-        elif key in ("system", "tools"):
+        elif prompts and key in ("system", "tools"):
             shape, end = _prompt(text, at, key, split, memo)
         elif key == "content" and text[at : at + 1] in ("[", '"'):
             value, end = DECODER.raw_decode(text, at)

@@ -74,6 +74,8 @@ CREATE TABLE IF NOT EXISTS ${database}.spans_data${local}${on_cluster}
     side_effects Nullable(Bool) CODEC(ZSTD(1)),
     idempotency LowCardinality(String),
     key String CODEC(ZSTD(1)),
+    prompt_name LowCardinality(String),
+    prompt_version LowCardinality(String),
     outcome LowCardinality(String),
     config String CODEC(ZSTD(1)),
     limits String CODEC(ZSTD(1)),

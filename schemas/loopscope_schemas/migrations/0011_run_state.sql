@@ -1,4 +1,6 @@
 -- One row a run, recomputed from its spans whenever a batch touches it, never incremented.
+-- The start is part of the key, so that the newest runs are found at once; when an earlier span arrives late, the row
+-- under the old start is marked deleted.
 CREATE TABLE IF NOT EXISTS ${database}.run_state_data${local}${on_cluster}
 (
     day Date,
@@ -42,10 +44,11 @@ CREATE TABLE IF NOT EXISTS ${database}.run_state_data${local}${on_cluster}
     limits String CODEC(ZSTD(1)),
     limit_hit LowCardinality(String),
     config String CODEC(ZSTD(1)),
+    is_deleted UInt8,
     INDEX run_id_bloom run_id TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX trace_id_bloom trace_id TYPE bloom_filter(0.01) GRANULARITY 1
 )
-ENGINE = ${replicated}ReplacingMergeTree(version)
+ENGINE = ${replicated}ReplacingMergeTree(version, is_deleted)
 PARTITION BY day
 ORDER BY (toStartOfHour(started_at), run_id)
 TTL day + toIntervalDay(${retention_days})

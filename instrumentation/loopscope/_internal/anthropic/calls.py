@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopscope._internal import guard, runtime, scope
 from loopscope._internal.errors import class_of_status, error_class_of
-from loopscope._internal.recording import Recording, qualified_name
+from loopscope._internal.recording import CLIENT, Recording, qualified_name
 from loopscope._internal.runs import Run, agent_attributes
 from loopscope._internal.tools import recording_run_id
 from loopscope_schemas import attributes as at
@@ -52,10 +52,6 @@ class LLMCall:
     """From the request to the end of the answer."""
 
     def __init__(self, active: Runtime, client: Any, options: Any) -> None:
-        from opentelemetry.trace import SpanKind
-
-        from loopscope._internal.provider import host_span
-
         config = active.config
         outer = scope.current.get()
         run: Run | None = outer.run if outer is not None else None
@@ -80,9 +76,9 @@ class LLMCall:
         base_url = client.base_url
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
-        parent = outer.span if outer is not None else host_span()
+        parent = outer.span if outer is not None else active.otel.host_span()
         name = f"chat {model}" if isinstance(model, str) else "chat"
-        self._recording: Recording = runtime.start(active, name, SpanKind.CLIENT, parent, attributes)
+        self._recording: Recording = runtime.start(active, name, CLIENT, parent, attributes)
         if outer is not None:
             attributes[at.RUN_ID] = outer.run_id
         else:
