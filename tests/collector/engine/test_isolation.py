@@ -82,13 +82,7 @@ def test_cut_off_queries_leave_no_rows_behind(reader: Client) -> None:
             )
         assert reader.query("SELECT 'b'").result_rows == [("b",)]
         with pytest.raises(DatabaseError, match="395"):
-<<<<<<< HEAD
             reader.query_df("SELECT throwIf(number = 70000) FROM numbers(100000)", settings={"max_block_size": 1000})
-=======
-            reader.query(
-                "SELECT number, throwIf(number = 70000) FROM numbers(100000)", settings={"max_block_size": 1000}
-            ).result_rows  # noqa: B018
->>>>>>> main
         assert reader.query("SELECT 'c'").result_rows == [("c",)]
 
 
