@@ -52,15 +52,16 @@ class Batch:
         if known is None:
             known = self._hashes[trace_id, day] = set()
         for block in blocks:
-            if block.hash in known:
+            hash_ = block.hash
+            if hash_ in known:
                 continue
-            known.add(block.hash)
+            known.add(hash_)
             body = block.body
             self.messages.append(
                 MessageRow(
                     day=day,
                     trace_id=trace_id,
-                    hash=Hash(block.hash),
+                    hash=Hash(hash_),
                     role=storable(block.role),
                     kind=storable(block.kind),
                     source=block.source,
@@ -122,4 +123,4 @@ def utf8_length(text: str) -> int:
 
 def storable(text: str) -> str:
     """The text, lone surrogates escaped: the store holds UTF-8."""
-    return escape_surrogates(text) if has_surrogates(text) else text
+    return escape_surrogates(text) if not text.isascii() and has_surrogates(text) else text

@@ -3,6 +3,8 @@
 import json
 from typing import Any, Final
 
+import orjson
+
 from loopscope_collector.normalise.spans import Draft
 from loopscope_schemas.content import (
     InexactJsonError,
@@ -90,7 +92,9 @@ def output_preview(blocks: list[Block]) -> str:
 
 def request_params(split: Split) -> str:
     """The short values of a request's top level as JSON text."""
-    return dump(split.params) if split.params else ""
+    if not split.params:
+        return ""
+    return dump(split.params) if split.params_text is None else split.params_text
 
 
 def put_tool(draft: Draft) -> None:
@@ -147,6 +151,12 @@ def _block(role: str, value: dict[str, Any], tool: str, text: str) -> tuple[Bloc
 
 
 def _parsed(text: str) -> Json:
+    if text.startswith('"'):
+        # For a string orjson is exact, and it refuses what it cannot hold.
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            pass
     try:
         return parse(text)
     except InexactJsonError:

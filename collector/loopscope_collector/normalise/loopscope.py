@@ -6,7 +6,7 @@ from loopscope_collector.normalise.content import put_input, put_output, put_run
 from loopscope_collector.normalise.otlp import Value
 from loopscope_collector.normalise.spans import Draft
 from loopscope_schemas import attributes as at
-from loopscope_schemas.content import Split, split_document, split_opaque
+from loopscope_schemas.content import Split, split_answer, split_document, split_opaque
 
 NAME: Final = "loopscope"
 SCOPES: Final = ("loopscope",)
@@ -40,7 +40,7 @@ def _translate_call(draft: Draft) -> None:
         if not columns.get("request_model"):
             columns["request_model"] = _param(split, "model")
     if response is not None:
-        split = split_document(response, memo, prompts=False)
+        split = split_answer(response, memo)
         put_output(draft, split, len(response))
         for column, name in (("stop_reason", "stop_reason"), ("response_id", "id"), ("model", "model")):
             if not columns.get(column):

@@ -224,9 +224,10 @@ def ids_of(span: Span) -> tuple[bytes, bytes]:
 def _identify(draft: Draft) -> None:
     span, columns = draft.span, draft.columns
     trace_id, span_id = ids_of(span)
-    for name, id_, was in (("trace_id", trace_id, span.trace_id), ("span_id", span_id, span.span_id)):
-        if id_ != was:
-            draft.cut[name] = {"was": was.hex()[:KEPT_CHARS], "why": "no id: made from the span's content"}
+    if trace_id != span.trace_id or span_id != span.span_id:
+        for name, id_, was in (("trace_id", trace_id, span.trace_id), ("span_id", span_id, span.span_id)):
+            if id_ != was:
+                draft.cut[name] = {"was": was.hex()[:KEPT_CHARS], "why": "no id: made from the span's content"}
     columns["trace_id"] = trace_id.hex()
     columns["span_id"] = span_id.hex()
     parent = span.parent_span_id
