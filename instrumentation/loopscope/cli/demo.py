@@ -47,7 +47,7 @@ def _play(data_dir: Path, only: list[str], data: Path | None, stay: bool) -> int
     collector = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         addresses = _addresses(collector)
-        if "otlp-http" not in addresses:
+        if "dashboard" not in addresses:
             raise fail("the collector did not start; what it said is above", 1)
         arguments = [sys.executable, "-m", "loopscope.demo", "--endpoint", addresses["otlp-http"]]
         if only:
