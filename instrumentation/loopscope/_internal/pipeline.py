@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 COALESCE_SECONDS = 0.01
 """The worker waits this long after waking, so that it does not compete with the host just as its call returns."""
+BREATH_SECONDS = 0.0001
+"""Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
+would else wait for up to the switch interval (5 ms)."""
+BUSY_QUEUE_ITEMS = 200
+"""With more than this waiting, the worker does not pause."""
 SMALL_ITEM_BYTES = 2_000
 """What a span without content is taken to hold."""
 
@@ -286,15 +291,24 @@ class Pipeline:
                 attributes |= payload.complete(payload)
             except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
                 guard.swallowed("loopscope completion of a span", error)
+        self._breathe()
         if self._config.redact:
             changed, redactions = scrub_texts(small_texts(span, attributes, payload.failed))
             redactions += _scrub(payload, attributes, scrubber)
             if redactions:
                 attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
+            self._breathe()
         if at.USAGE_RAW in attributes:
             attributes |= self._cost(attributes, start)
-        spool.append(span_parts(span, start, attributes, payload.texts, payload.bodies, payload.failed, changed))
+            self._breathe()
+        parts = span_parts(span, start, attributes, payload.texts, payload.bodies, payload.failed, changed)
+        self._breathe()
+        spool.append(parts)
+
+    def _breathe(self) -> None:
+        if self._queued_items < BUSY_QUEUE_ITEMS:
+            time.sleep(BREATH_SECONDS)
 
     def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
         from .costs import cost_attributes
