@@ -74,7 +74,7 @@ def serve(port: Connection) -> None:
 def history(kilobytes: int) -> list[dict[str, str]]:
     """Messages of about this many KB of JSON in all, 2 KB each."""
     text = (WORDS * 20)[:2000]
-    count = max(kilobytes * 1000 // 2050, 1)
+    count = max(round(kilobytes * 1000 / 2050), 1)
     return [
         {"role": "user" if index % 2 == 0 else "assistant", "content": f"{index}: {text}"} for index in range(count)
     ]
@@ -184,9 +184,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(result, indent=2))
         return
-    print(
-        f"{'history':>10} {'bare call':>12} {'added, caller':>14} {'its CPU':>9} {'budget':>10} {'CPU, all threads':>18}"
-    )
+    print(f"{'history':>10} {'bare':>12} {'added, caller':>14} {'its CPU':>9} {'budget':>10} {'CPU, all threads':>18}")
     for row in sizes:
         print(
             f"{row['history_kb']:>7.0f} KB {row['call_us']:>9.0f} us {row['added_us']:>11.0f} us "
