@@ -69,7 +69,7 @@ def _client(dsn: ServerDsn) -> Client:
 
 
 def ask(sql: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-    """Rows of one parameterised SELECT. Raises StoreError (try again later) or QueryRefusedError (this one never will)."""
+    """Rows of one parameterised SELECT. Raises StoreError (try again later) or QueryRefusedError (do not)."""
     dsn = store_dsn()
     try:
         client = _client(dsn)
@@ -94,5 +94,11 @@ def _is_access(message: str) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
+    """What went wrong, without the library's wrapping: for a connection, the operating system's own words."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f"{cause.strerror} ({type(cause).__name__})"
+        cause = cause.__cause__ or cause.__context__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:400]

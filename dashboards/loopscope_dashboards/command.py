@@ -8,15 +8,18 @@ APP: Final = Path(__file__).with_name("app.py")
 
 
 def streamlit_command(bind: str, port: int) -> list[str]:
-    """Arguments of the process that serves the dashboards on an address and port (0 is not a port of its own here).
+    """Arguments of the process that serves the dashboards on an address and a port.
 
     The process reads LOOPSCOPE_DSN (`clickhouse://user:key@host:port/database`) and LOOPSCOPE_READ_KEYS from its
     environment; neither appears among the arguments, which other users of the machine can see.
     """
+    return [sys.executable, "-m", "loopscope_dashboards", "--bind", bind, "--port", str(port)]
+
+
+def streamlit_arguments(bind: str, port: int) -> list[str]:
+    """What Streamlit is told there. Repeats `.streamlit/config.toml` where a file of the user's own could undo it."""
     return [
-        sys.executable,
-        "-m",
-        "loopscope_dashboards.serve",
+        "run",
         str(APP),
         f"--server.address={bind}",
         f"--server.port={port}",
@@ -26,7 +29,6 @@ def streamlit_command(bind: str, port: int) -> list[str]:
         "--browser.gatherUsageStats=false",
         "--client.toolbarMode=viewer",
         "--client.showErrorDetails=none",
-        "--client.showSidebarNavigation=true",
         "--runner.magicEnabled=false",
         "--global.developmentMode=false",
     ]

@@ -4,11 +4,9 @@ Pure: shapes and (cut) texts in, node trees out. Nothing is interpreted beyond t
 was cut, or whose form is not known, is shown as its plain text.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from loopscope_dashboards import figures
 from loopscope_dashboards.panels.nodes import Child, Node, badge, node
 from loopscope_dashboards.panels.outline import BlockRef, pretty
 from loopscope_dashboards.queries.turn import Text
@@ -216,17 +214,11 @@ def draw_block(shown: Shown, *, role: str, cls: str, note: str = "", key: str = 
     )
 
 
-def readable(json_text: str | None) -> str:
-    """A JSON text that is one string, as that string; anything else indented."""
-    if not json_text:
-        return ""
+def readable(text: str | None) -> str:
+    """A JSON object or array indented; any other text as it is."""
+    if not text or text[0] not in "{[":
+        return text or ""
     try:
-        value = json.loads(json_text) if json_text[:1] == '"' else parse(json_text)
-    except (ValueError, RecursionError):
-        return json_text
-    return value if isinstance(value, str) and json_text[:1] == '"' else pretty(value)
-
-
-def size_note(chars: int) -> str:
-    """1,234 characters"""
-    return f"{figures.count(chars)} characters"
+        return pretty(parse(text))
+    except InexactJsonError:
+        return text

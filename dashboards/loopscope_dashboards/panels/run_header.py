@@ -111,7 +111,7 @@ def _said(title: str, text: str | None, chars: int, missing: str = "Not recorded
         body: list[Child] = [node("pre", missing, cls="quiet")]
     else:
         cut = chars > len(text)
-        shown = text.removeprefix('"') if cut else readable(text)
+        shown = text if cut else readable(text)
         body = [node("pre", shown or "(empty)")]
         if cut:
             body.append(node("div", f"Showing {len(text):,} of {chars:,} characters.", cls="cut"))

@@ -80,7 +80,7 @@ def _walk(
 
 
 def _family(run_id: str, spans: Sequence[Span]) -> set[str | None]:
-    """The run and its sub-agents' runs: those of which a span hangs, over any number of steps, below one of its spans."""
+    """The run and its sub-agents' runs: those with a span below, over any number of steps, one of its spans."""
     run_of = {span.span_id: span.run_id for span in spans}
     parents: dict[str, set[str]] = defaultdict(set)
     for span in spans:

@@ -68,6 +68,7 @@ class Span:
     """One line of the timeline. Times are Unix nanoseconds."""
 
     span_id: str
+    trace_id: str
     parent_span_id: str | None
     run_id: str | None
     kind: str
@@ -105,17 +106,12 @@ SELECT run_id, trace_id, parent_run_id, agent, agent_version, prompt_version, en
 FROM runs WHERE run_id = {run:String} ORDER BY started_at DESC LIMIT 1"""
 
 _SPANS: Final = """
-SELECT span_id, parent_span_id, run_id, kind, leftUTF8(name, 200), agent, tool, model, turn,
-    toUnixTimestamp64Nano(started_at), toUnixTimestamp64Nano(ended_at), status, error_type, leftUTF8(status_message, 300),
+SELECT span_id, trace_id, parent_span_id, run_id, kind, leftUTF8(name, 200), agent, tool, model, turn,
+    toUnixTimestamp64Nano(started_at), toUnixTimestamp64Nano(ended_at), status, error_type,
+    leftUTF8(status_message, 300),
     input_tokens, output_tokens, cost_usd, input_bytes, output_bytes,
     stop_reason, context_window, cache_read_tokens, cache_write_tokens, thinking_tokens
 FROM spans
-LEFT JOIN (
-    SELECT span_id, stop_reason, context_window, cache_read_tokens, cache_write_tokens, thinking_tokens FROM calls
-    WHERE (trace_id = {trace:String} OR run_id = {run:String})
-        AND started_at >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')
-        AND started_at <= fromUnixTimestamp64Nano({until:Int64}, 'UTC')
-) AS call USING (span_id)
 WHERE (trace_id = {trace:String} OR run_id = {run:String})
     AND started_at >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')
     AND started_at <= fromUnixTimestamp64Nano({until:Int64}, 'UTC')

@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 import streamlit as st
 
 from loopscope_dashboards.client import ask
-from loopscope_dashboards.queries.search import RUNS_WITH_TEXT, needle_of
+from loopscope_dashboards.queries.search import (
+    PRECISE_RUNS,
+    RUNS_WITH_TEXT,
+    RUNS_WITH_TEXT_AT_ONCE,
+    SHARED_MOST,
+    SHARED_TRACES,
+    needle_of,
+)
 
 PAGE_RUNS: Final = 50
 PREVIEW_CHARS: Final = 240
@@ -173,10 +180,26 @@ def _condition(wanted: RunFilter, more: str = "") -> tuple[str, dict[str, Any]]:
             values[name] = list(chosen)
     needle = needle_of(wanted.text)
     if needle:
-        parts.append(RUNS_WITH_TEXT.replace("MATCH", needle.condition))
-        values |= needle.parameters
-        values["first_day"] = datetime.fromtimestamp(max(0, wanted.since_ns) // NANOSECONDS, UTC).date()
+        first_day = datetime.fromtimestamp(max(0, wanted.since_ns) // NANOSECONDS, UTC).date()
+        shared, precise = _shared_traces(wanted.text, first_day)
+        condition = RUNS_WITH_TEXT if len(shared) <= SHARED_MOST else RUNS_WITH_TEXT_AT_ONCE
+        parts.append(condition.replace("MATCH", needle.condition))
+        values |= needle.parameters | {"first_day": first_day, "shared": list(shared), "precise": list(precise)}
     return " AND ".join(parts) + more, values
+
+
+@st.cache_data(ttl=3, max_entries=64, show_spinner=False)
+def _shared_traces(text: str, first_day: date) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Traces of several runs that hold a text, and those of their runs that do (none worked out beyond SHARED_MOST)."""
+    needle = needle_of(text)
+    if needle is None:
+        return (), ()
+    values = needle.parameters | {"first_day": first_day}
+    shared = tuple(row[0] for row in ask(SHARED_TRACES.replace("MATCH", needle.condition), values))
+    if not shared or len(shared) > SHARED_MOST:
+        return shared, ()
+    values["shared"] = list(shared)
+    return shared, tuple(row[0] for row in ask(PRECISE_RUNS.replace("MATCH", needle.condition), values))
 
 
 @st.cache_data(ttl=1, max_entries=64, show_spinner=False)

@@ -96,9 +96,9 @@ _CALLS: Final = (
 SELECT span_id, trace_id, turn, provider, model, request_model, response_id, toUnixTimestamp64Nano(started_at),
     toUnixTimestamp64Nano(ended_at), duration_ms, ttft_ms, longest_gap_ms, http_attempts, stop_reason, status,
     leftUTF8(status_message, 20000), error_class, error_type, input_tokens, cache_read_tokens, cache_write_tokens,
-    output_tokens, thinking_tokens, cost_usd, cost_source, reported_cost_usd, price_version, context_window, messages, input_hashes,
-    output_hashes, system_hash, tools_hash, input_shape, output_shape, request_params, partial, dialect
-FROM calls WHERE span_id IN {spans:Array(String)}"""
+    output_tokens, thinking_tokens, cost_usd, cost_source, reported_cost_usd, price_version, context_window,
+    messages, input_hashes, output_hashes, system_hash, tools_hash, input_shape, output_shape, request_params, partial, dialect
+FROM calls WHERE trace_id IN {traces:Array(String)} AND span_id IN {spans:Array(String)}"""
     + _AT
     + " ORDER BY started_at, span_id"
 )
@@ -113,7 +113,7 @@ SELECT span_id, tool, call_id, toUnixTimestamp64Nano(started_at), duration_ms,
     substringUTF8(arguments, 1, {cut:UInt32}), lengthUTF8(ifNull(arguments, '')),
     substringUTF8(result, 1, {cut:UInt32}), lengthUTF8(ifNull(result, '')),
     attempt, status, leftUTF8(status_message, 20000), error_class, error_type, side_effects, idempotency, key
-FROM tool_calls WHERE span_id IN {spans:Array(String)}"""
+FROM tool_calls WHERE trace_id IN {traces:Array(String)} AND span_id IN {spans:Array(String)}"""
     + _AT
     + " ORDER BY started_at, span_id"
 )
@@ -122,14 +122,15 @@ _RECORD: Final = (
     """
 SELECT span_id, name, kind, operation, dialect, scope, service, process_id, status, redactions, cut, links,
     mapApply((k, v) -> (k, leftUTF8(v, 20000)), attributes), resource, toUnixTimestamp64Nano(received_at)
-FROM spans WHERE span_id IN {spans:Array(String)}"""
+FROM spans WHERE trace_id IN {traces:Array(String)} AND span_id IN {spans:Array(String)}"""
     + _AT
     + " ORDER BY started_at, span_id"
 )
 
 _FULL_TOOL: Final = (
     """
-SELECT ifNull(arguments, ''), ifNull(result, '') FROM tool_calls WHERE span_id = {span:String}"""
+SELECT ifNull(arguments, ''), ifNull(result, '') FROM tool_calls
+WHERE trace_id = {trace:String} AND span_id = {span:String}"""
     + _AT
     + " LIMIT 1"
 )
@@ -141,12 +142,32 @@ _HASHES_AT_ONCE: Final = 500
 """Parameters travel in the address, whose length servers bound."""
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which spans, and where in the store they lie: without traces and times every look-up would be a scan."""
+
+    span_ids: tuple[str, ...]
+    trace_ids: tuple[str, ...]
+    since_ns: int
+    until_ns: int
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Values of the questions' parameters."""
+        return {
+            "spans": list(self.span_ids),
+            "traces": list(self.trace_ids),
+            "since": self.since_ns,
+            "until": self.until_ns,
+        }
+
+
 @st.cache_data(ttl=2, max_entries=64, show_spinner=False)
-def calls_of(span_ids: tuple[str, ...], since_ns: int, until_ns: int) -> list[Call]:
-    """LLM calls by span id, by start. The times say where to look."""
-    if not span_ids:
+def calls_of(where: Where) -> list[Call]:
+    """LLM calls, by start."""
+    if not where.span_ids:
         return []
-    rows = ask(_CALLS, {"spans": list(span_ids), "since": since_ns, "until": until_ns})
+    rows = ask(_CALLS, where.parameters)
     return [Call(*row) for row in rows]
 
 
@@ -162,11 +183,11 @@ def texts_of(trace_id: str, hashes: tuple[str, ...], cut: int = CUT_CHARS) -> di
 
 
 @st.cache_data(ttl=2, max_entries=128, show_spinner=False)
-def tools_of(span_ids: tuple[str, ...], since_ns: int, until_ns: int, cut: int = CUT_CHARS) -> list[ToolCall]:
-    """Tool calls by span id, by start."""
-    if not span_ids:
+def tools_of(where: Where, cut: int = CUT_CHARS) -> list[ToolCall]:
+    """Tool calls, by start."""
+    if not where.span_ids:
         return []
-    values = {"spans": list(span_ids), "since": since_ns, "until": until_ns, "cut": cut}
+    values = where.parameters | {"cut": cut}
     return [ToolCall(*row) for row in ask(_TOOLS, values)]
 
 
@@ -192,11 +213,11 @@ class Record:
 
 
 @st.cache_data(ttl=2, max_entries=64, show_spinner=False)
-def records_of(span_ids: tuple[str, ...], since_ns: int, until_ns: int) -> list[Record]:
+def records_of(where: Where) -> list[Record]:
     """What spans carry, attribute values cut to 20,000 characters."""
-    if not span_ids:
+    if not where.span_ids:
         return []
-    rows = ask(_RECORD, {"spans": list(span_ids), "since": since_ns, "until": until_ns})
+    rows = ask(_RECORD, where.parameters)
     return [Record(*row) for row in rows]
 
 
@@ -208,9 +229,11 @@ def full_text(trace_id: str, hash_: str) -> str:
     return rows[0][0]
 
 
-def full_tool_call(span_id: str, since_ns: int, until_ns: int) -> tuple[str, str]:
+def full_tool_call(span_id: str, where: Where) -> tuple[str, str]:
     """Arguments and result of a tool call, whole (JSON texts). Raises LookupError."""
-    rows: Any = ask(_FULL_TOOL, {"span": span_id, "since": since_ns, "until": until_ns})
+    rows: Any = ask(
+        _FULL_TOOL, {"span": span_id, "trace": where.trace_ids[0], "since": where.since_ns, "until": where.until_ns}
+    )
     if not rows:
         raise LookupError(f"tool call {span_id} is not in the store")
     return rows[0][0], rows[0][1]

@@ -1,6 +1,6 @@
 """The *Run* page: one run in full, `?run=...&turn=...`, live while it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import streamlit as st
@@ -22,10 +22,11 @@ from loopscope_dashboards.panels.turn import (
     draw_tools,
     wanted_blocks,
 )
-from loopscope_dashboards.queries.run import Run, events_of, get_run, prompt_uses, prompts_of, spans_of, time_bounds
+from loopscope_dashboards.queries.run import Run, Span, events_of, get_run, prompt_uses, prompts_of, spans_of
 from loopscope_dashboards.queries.turn import (
     Call,
     Text,
+    Where,
     calls_of,
     full_text,
     full_tool_call,
@@ -42,6 +43,8 @@ from loopscope_schemas.content import Json, MissingContentError, dump
 from loopscope_schemas.recall import CallNotFoundError
 
 LIVE_SECONDS: Final = 1.0
+RECORD_SPANS: Final = 60
+"""Spans whose whole record is shown at once."""
 TABS: Final = ("Turn", "Context", "Prompts", "Record")
 _TREES: Final = ("run_header", "run_figures", "run_timeline", "run_turn", "run_prompts", "run_record", "run_missing")
 
@@ -138,15 +141,12 @@ def page_of(run_id: str) -> None:
         _turn(run, timeline, turn, history=history)
 
 
-def _calls(run: Run, timeline: Timeline, turn: int) -> tuple[list[Call], Call | None]:
+def _calls(timeline: Timeline, turn: int) -> tuple[list[Call], Call | None]:
     """The calls of a turn, and the last one before them."""
     mine = timeline.turns[turn]
     earlier = [number for number in timeline.numbers if number < turn]
     before = timeline.turns[earlier[-1]][-1:] if earlier else []
-    bounds = time_bounds(run)
-    found = calls_of(
-        tuple(span.span_id for span in [*before, *mine]), _hour(bounds["since"]), _hour(bounds["until"], up=True)
-    )
+    found = calls_of(_where([*before, *mine]))
     by_id = {call.span_id: call for call in found}
     return (
         [by_id[span.span_id] for span in mine if span.span_id in by_id],
@@ -154,20 +154,21 @@ def _calls(run: Run, timeline: Timeline, turn: int) -> tuple[list[Call], Call | 
     )
 
 
-def _hour(time_ns: int, *, up: bool = False) -> int:
-    """Rounded to hours, so that a live run's growing end does not make every question a new one to the cache."""
+def _where(spans: Sequence[Span]) -> Where:
+    """Where spans lie in the store, with an hour to spare. Equal spans make an equal question, whatever runs on."""
     hour = 3_600_000_000_000
-    return (time_ns // hour + (1 if up else 0)) * hour
+    return Where(
+        tuple(span.span_id for span in spans),
+        tuple(sorted({span.trace_id for span in spans})),
+        min((span.started_ns for span in spans), default=0) - hour,
+        max((span.started_ns for span in spans), default=0) + hour,
+    )
 
 
 def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
-    calls, before = _calls(run, timeline, turn)
-    bounds = time_bounds(run)
-    tools = tools_of(
-        tuple(span.span_id for span in timeline.tools.get(turn, [])),
-        _hour(bounds["since"]),
-        _hour(bounds["until"], up=True),
-    )
+    calls, before = _calls(timeline, turn)
+    tool_spans = timeline.tools.get(turn, [])
+    tools = tools_of(_where(tool_spans))
     numbers = timeline.numbers
     newest = numbers[-1] if run.live else None
     parts: list[Child] = [draw_heading(run.run_id, turn, numbers, calls, newest=newest, more={})]
@@ -203,7 +204,7 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
         st.pagination(pages, key=f"history_page_{turn}") if hasattr(st, "pagination") else None
     for tool in tools:
         if tool.arguments_chars > CUT_CHARS or tool.result_chars > CUT_CHARS:
-            cut.append((f"Tool call {tool.span_id}", _tool_reader(tool.span_id, bounds)))
+            cut.append((f"Tool call {tool.span_id}", _tool_reader(tool.span_id, _where(tool_spans))))
     _downloads(calls, cut)
 
 
@@ -212,9 +213,9 @@ def _history_page(pages: int, turn: int) -> int:
     return max(0, min(int(asked), pages) - 1)
 
 
-def _tool_reader(span_id: str, bounds: dict[str, int]) -> Callable[[], str]:
+def _tool_reader(span_id: str, where: Where) -> Callable[[], str]:
     def read() -> str:
-        arguments, result = full_tool_call(span_id, bounds["since"], bounds["until"])
+        arguments, result = full_tool_call(span_id, where)
         return f'{{"arguments":{arguments or "null"},"result":{result or "null"}}}'
 
     return read
@@ -303,24 +304,18 @@ def _context(timeline: Timeline) -> None:
 
 def _prompt(run: Run, timeline: Timeline, turn: int) -> None:
     uses = prompt_uses(run)
-    calls, _ = _calls(run, timeline, turn)
+    calls, _ = _calls(timeline, turn)
     hashes = tuple(sorted({hash_ for use in uses for hash_ in (use.system_hash, use.tools_hash) if hash_}))
     prompts = prompts_of(hashes, CUT_CHARS)
     plain.draw(draw_prompts(uses, prompts, calls[-1] if calls else None), key="run_prompts")
 
 
 def _record(run: Run, timeline: Timeline, turn: int | None) -> None:
-    bounds = time_bounds(run)
     spans = [*timeline.turns.get(turn or 0, []), *timeline.tools.get(turn or 0, [])]
     roots = [line.span for line in timeline.lines if line.span.kind == "run" and line.span.run_id == run.run_id]
-    ids = tuple(span.span_id for span in [*roots, *spans])[:60]
-    calls = _calls(run, timeline, turn)[0] if turn is not None else []
-    plain.draw(
-        draw_record(
-            records_of(ids, _hour(bounds["since"]), _hour(bounds["until"], up=True)), events_of(run.run_id), calls
-        ),
-        key="run_record",
-    )
+    calls = _calls(timeline, turn)[0] if turn is not None else []
+    records = records_of(_where([*roots, *spans][:RECORD_SPANS]))
+    plain.draw(draw_record(records, events_of(run.run_id), calls), key="run_record")
     _downloads(calls, [])
 
 

@@ -239,7 +239,8 @@ def add_run(
             rows.events.append(
                 EventRow(
                     day=day, trace_id=trace_id, span_id=call.span_id, run_id=run_id, at=Nanoseconds(clock),
-                    name="exception", attributes={"exception.type": "anthropic.APIStatusError", "exception.message": turn.error},
+                    name="exception",
+                    attributes={"exception.type": "anthropic.APIStatusError", "exception.message": turn.error},
                 )
             )  # fmt: skip
             unknown += 1
@@ -305,8 +306,8 @@ def add_run(
         day=day, run_id=run_id, version=clock, trace_id=trace_id, parent_run_id=parent_run, agent=agent,
         agent_version=version, environment=environment, user_id=user_id, task_id=task_id, process_id="p1",
         started_at=Nanoseconds(at), ended_at=Nanoseconds(clock) if ended else None, last_event_at=Nanoseconds(clock),
-        last_seen_at=Nanoseconds(clock), outcome=outcome, input=question_text,
-        final_answer=json.dumps(final_answer) if ended else "",
+        last_seen_at=Nanoseconds(clock), outcome=outcome, input=question if isinstance(question, str) else question_text,
+        final_answer=final_answer if ended else "",
         turns=len(turns), llm_calls=len(turns), tool_calls=tools_called, errors=errors, spans=spans + 1,
         input_tokens=total_in or None, cache_read_tokens=total_in * 6 // 10, cache_write_tokens=total_in // 10,
         output_tokens=total_out or None, thinking_tokens=total_out // 3, cost_usd=cost if known else None,
