@@ -1,7 +1,7 @@
 """The dashboards' process: start it, wait until it answers, start it again, end it.
 
-Called by `process`. The child is not imported from here (rooms do not import each other): it is `python -m` a module, run
-under the small guard at the end of this file, which ends it when the collector is gone in whatever way.
+Called by `process`. The child is not imported from here (rooms do not import each other): it is `python -m` a module,
+run under the small guard at the end of this file, which ends it when the collector is gone in whatever way.
 """
 
 import contextlib

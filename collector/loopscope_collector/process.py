@@ -238,8 +238,9 @@ class _Collector:
         said = False
         while not self._stopping.is_set():
             try:
-                for name in migrate.apply(store.query, store.command, target):
-                    log.info("applied %s", name)
+                applied = migrate.apply(store.query, store.command, target)
+                if applied:
+                    log.info("applied %d migrations, up to %s", len(applied), applied[-1])
                 return True
             except StoreUnavailable as error:
                 if any(word in str(error) for word in _DENIED):

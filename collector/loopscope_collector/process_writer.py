@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from loopscope_collector.metrics import Metrics
 from loopscope_collector.queue import Record, Segment, SegmentSource
-from loopscope_collector.store import StoreUnavailable
+from loopscope_collector.store import StoreError, StoreUnavailable
 
 TAKE_SECONDS: Final = 0.25
 CHECK_SECONDS: Final = 2.0
@@ -32,11 +32,11 @@ class SegmentWriter(Protocol):
     """What the loop needs of `ingest.Ingest`."""
 
     def write(self, segment: Segment, set_aside: Callable[[Record, str], None]) -> object:
-        """Store a segment; safe to repeat. Raises StoreUnavailable."""
+        """Store a segment; safe to repeat. Raises StoreError."""
         ...
 
     def mark_crashed(self, *, collector_up_since_ns: int) -> int:
-        """Mark runs that are open and silent. Raises StoreUnavailable."""
+        """Mark runs that are open and silent. Raises StoreError."""
         ...
 
 
@@ -115,9 +115,10 @@ class WriterLoop:
         began = time.monotonic()
         try:
             self._ingest.write(segment, lambda record, reason: self._source.set_aside(segment.id, record, reason))
-        except StoreUnavailable as error:
+        except StoreError as error:
+            # Away, or refusing as a whole (what it refuses of one record, the record pays for): keep it and try again.
             self._store_is(str(error))
-            self._metrics.count("writer_retries", reason="store_unavailable")
+            self._metrics.count("writer_retries", reason=_reason(error))
             self._pause()
             return
         except Exception as error:
@@ -153,7 +154,7 @@ class WriterLoop:
         self._on_check()
         try:
             self._ingest.mark_crashed(collector_up_since_ns=self._up_since)
-        except StoreUnavailable as error:
+        except StoreError as error:
             self._store_is(str(error))
         else:
             self._store_is(None)
@@ -171,3 +172,7 @@ class WriterLoop:
         bound = min(MAX_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(self._failures, 10))
         self._failures += 1
         self._stopping.wait(bound * random.uniform(0.5, 1.0))  # noqa: S311  (no secret)
+
+
+def _reason(error: StoreError) -> str:
+    return "store_unavailable" if isinstance(error, StoreUnavailable) else "store_refused"

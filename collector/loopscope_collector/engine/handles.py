@@ -1,7 +1,8 @@
 """chDB handles: the only module that imports chDB.
 
-Called by `reads`, `inserts`, `guard` and `kills`, from worker threads of the engine child. A handle serves one statement
-and is closed: after a statement that failed midway the next one on the same handle is answered with the old one's rows.
+Called by `reads`, `inserts`, `guard` and `kills`, from worker threads of the engine child. A handle serves one
+statement and is closed: after a statement that failed midway the next one on the same handle is answered with the old
+one's rows.
 Opening, setting up and closing one costs 2 ms.
 """
 
@@ -14,7 +15,19 @@ from typing import Any, Protocol, cast
 from chdb import ChdbError
 from chdb.state.sqlitelike import Connection
 
+from loopscope_collector.engine.config import MIB
 from loopscope_collector.engine.errors import BAD_ARGUMENTS, ClickHouseError
+
+_SERVER_SETTINGS = {
+    # The engine's own defaults are 1 to 5 GiB each, for machines that do nothing else.
+    "mark_cache_size": 64 * MIB,
+    "index_mark_cache_size": 64 * MIB,
+    "primary_index_cache_size": 64 * MIB,
+    "text_index_tokens_cache_size": 96 * MIB,
+    "text_index_header_cache_size": 64 * MIB,
+    "text_index_postings_cache_size": 128 * MIB,
+    "query_condition_cache_size": 16 * MIB,
+}
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
@@ -62,7 +75,8 @@ class Handle:
         self._connection = connection
 
     def configure(self, settings: Mapping[str, str], database: str | None = None) -> None:
-        """Set what this handle's only statement runs under. Raises ClickHouseError for a name the engine does not know."""
+        """Set what this handle's only statement runs under. Raises ClickHouseError for a name the engine does not
+        know."""
         if database is not None:
             self.execute(f"USE {quote_name(database)}")
         if settings:
@@ -115,7 +129,7 @@ class Engine:
 
     def __init__(self, data_dir: Path) -> None:
         """Open or create the directory. Raises ClickHouseError when another process holds it."""
-        self._path = str(data_dir)
+        self._path = f"{data_dir}?" + "&".join(f"{name}={value}" for name, value in _SERVER_SETTINGS.items())
         # Keeps the engine open between statements: with no handle open chDB closes it, and opening takes 40 ms.
         self._anchor = self.open()
         self.version = self._anchor.execute("SELECT version()", "TSVRaw").bytes().decode().strip()

@@ -85,7 +85,7 @@ class Receiver:
         except RefusedError as refusal:
             answer = refusal.answer(content_type_of(headers))
             self._metrics.count("receiver_refused", reason=refusal.reason, status=refusal.status)
-            if refusal.close and b"expect" not in headers:
+            if refusal.close and refusal.reason != "idle" and b"expect" not in headers:
                 await self._drain(receive)
         except _ClientGoneError:
             self._metrics.count("receiver_refused", reason="client_gone", status=0)

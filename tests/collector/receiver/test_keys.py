@@ -77,7 +77,12 @@ def test_keys_come_from_a_list_or_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [(",", "holds no key"), ("good,with blank", "key 2 of X"), ("ключ", "key 1 of X"), ("@/does/not/exist", "cannot be read")],
+    [
+        (",", "holds no key"),
+        ("good,with blank", "key 2 of X"),
+        ("ключ", "key 1 of X"),
+        ("@/does/not/exist", "cannot be read"),
+    ],
 )
 def test_unusable_keys_are_refused_without_showing_them(text: str, complaint: str) -> None:
     with pytest.raises(KeysError, match=complaint) as refusal:
