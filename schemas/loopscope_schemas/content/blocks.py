@@ -19,6 +19,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from loopscope_schemas.content.exact_json import (
@@ -31,6 +32,7 @@ from loopscope_schemas.content.exact_json import (
     has_surrogates,
     parse,
     quote,
+    quote_key,
     unescape_surrogates,
 )
 
@@ -66,9 +68,9 @@ class Blob:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
-    """One distinct content block."""
+    """One distinct content block. Shared by all that hold it: not to be changed."""
 
     hash: bytes
     """BLAKE2b-128 over role, type, ids, body and binaries; equal for a block whose volatile fields differ."""
@@ -85,13 +87,12 @@ class Block:
 
 def digest(*parts: str | bytes) -> bytes:
     """BLAKE2b-128 over the parts, each closed by a separator that UTF-8 text cannot contain."""
-    state = hashlib.blake2b(digest_size=HASH_BYTES)
-    for part in parts:
-        state.update(part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass"))
-        state.update(b"\xff")
-    return state.digest()
+    data = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
+    data.append(b"")
+    return hashlib.blake2b(b"\xff".join(data), digest_size=HASH_BYTES).digest()
 
 
+@lru_cache(maxsize=1024)
 def source_of(role: str, kind: str) -> str:
     """The source of a block by role and type."""
     if kind in _CALL_KINDS:
@@ -110,6 +111,9 @@ def split_block(role: str, block: Json, tool: str = "") -> tuple[Block, str]:
 
     Raises InexactJsonError for nesting deeper than MAX_DEPTH.
     """
+    plain = _split_plain(role, block, tool)
+    if plain is not None:
+        return plain
     kind = "text"
     ids = ""
     if isinstance(block, dict):
@@ -130,9 +134,78 @@ def split_block(role: str, block: Json, tool: str = "") -> tuple[Block, str]:
     return Block(hash_, role, kind, source_of(role, kind), tool, body, blobs), shape
 
 
+def _split_plain(role: str, block: Any, tool: str) -> tuple[Block, str] | None:
+    """The same, quickly, for what nearly all prompts are made of: text, tool calls, results that are text."""
+    kind, ids = "text", ""
+    if type(block) is str:
+        body, shape = block, '"#%d"'
+    elif type(block) is not dict:
+        return None
+    else:
+        keys = tuple(block)
+        if keys == ("type", "text") and block["type"] == "text":
+            body, shape = block["text"], '{"type":"=text","text":"#%d"}'
+        elif keys == ("type", "tool_use_id", "content") and block["type"] == "tool_result":
+            kind, ids, body = "tool_result", block["tool_use_id"], block["content"]
+            if type(ids) is not str or len(ids) > _INLINE_MAX_CHARS or "%" in ids:
+                return None
+            shape = f'{{"type":"=tool_result","tool_use_id":{quote("=" + ids)},"content":"#%d"}}'
+        elif keys == ("type", "id", "name", "input") and block["type"] == "tool_use":
+            return _split_call(role, block["id"], block["name"], block["input"])
+        else:
+            return None
+    if type(body) is not str or not body or has_surrogates(body):
+        return None
+    return Block(digest(role, kind, ids, body), role, kind, source_of(role, kind), tool, body), shape % len(body)
+
+
+def _split_call(role: str, call_id: Any, name: Any, arguments: Any) -> tuple[Block, str] | None:
+    """A tool call whose arguments are texts, numbers, true, false and null by name."""
+    if (
+        type(call_id) is not str
+        or len(call_id) > _INLINE_MAX_CHARS
+        or type(name) is not str
+        or not name
+        or has_surrogates(name)
+        or type(arguments) is not dict
+    ):
+        return None
+    leaves = [name]
+    shapes: list[str] = []
+    for key, value in arguments.items():
+        kind = type(value)
+        if kind is str:
+            if not value or len(value) >= _BINARY_MIN_CHARS or has_surrogates(value):
+                return None
+            tag, text = "#", value
+        elif kind is Raw:
+            tag, text = "r", value
+        elif value is None or kind is bool:
+            tag, text = "r", "null" if value is None else "true" if value else "false"
+        else:
+            return None
+        if has_surrogates(key):
+            return None
+        shapes.append(f'{quote_key(key)}:"{tag}{len(key) + 2}+{len(text)}"')
+        leaves.append(f"{key}: {text}")
+    body = "\n".join(leaves)
+    shape = f'{{"type":"=tool_use","id":{quote("=" + call_id)},"name":"#{len(name)}","input":{{{",".join(shapes)}}}}}'
+    return Block(digest(role, "tool_use", call_id, body), role, "tool_use", "tool_call", name, body), shape
+
+
 def join_block(shape: str, body: str, blob: Callable[[bytes], bytes]) -> Json:
     """The block again. `blob` answers the stored bytes of a hash."""
     return fill(parse(shape), Leaves(body), blob)
+
+
+def literal_shape(value: Any) -> str:
+    """The shape that holds all text itself: `Splitter().shape(value, "", None, True, 0)`, with less ado."""
+    kind = type(value)
+    if kind is str:
+        return quote("=" + value)
+    if kind is Raw:
+        return value
+    return Splitter().shape(value, "", None, True, 0)
 
 
 class Splitter:
@@ -167,7 +240,7 @@ class Splitter:
                 inner = escape_surrogates(key) if has_surrogates(key) else key
             # Inside a tool's input these names are the tool's own, not the provider's.
             volatile = literal or (label is None and key in VOLATILE_KEYS)
-            parts.append(f"{quote(key)}:{self.shape(item, key, inner, volatile, depth + 1)}")
+            parts.append(f"{quote_key(key)}:{self.shape(item, key, inner, volatile, depth + 1)}")
         return "{" + ",".join(parts) + "}"
 
     def _text(self, value: str, key: str, label: str | None, literal: bool) -> str:

@@ -66,6 +66,21 @@ def quote(text: str) -> str:
     return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
+_KEYS_MAX = 4096
+_KEY_MAX_CHARS = 64
+_keys: dict[str, str] = {}
+
+
+def quote_key(key: str) -> str:
+    """`quote`, remembered: documents repeat few keys over and over."""
+    quoted = _keys.get(key)
+    if quoted is None:
+        quoted = quote(key)
+        if len(_keys) < _KEYS_MAX and len(key) <= _KEY_MAX_CHARS:
+            _keys[key] = quoted
+    return quoted
+
+
 def has_surrogates(text: str) -> bool:
     """Whether the text holds a lone surrogate, which UTF-8 cannot."""
     return not text.isascii() and _SURROGATE.search(text) is not None

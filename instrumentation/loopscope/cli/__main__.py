@@ -1,0 +1,5 @@
+"""`python -m loopscope.cli`: the same as the `loopscope` script."""
+
+from loopscope.cli import main
+
+main()
