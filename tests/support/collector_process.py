@@ -39,7 +39,9 @@ START_SECONDS = 120.0
 class CollectorProcess:
     """A collector in a process of its own. Ports are free ones; dashboards only when `app` is given."""
 
-    def __init__(self, data_dir: Path, *, app: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, app: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         settings = {
             "LOOPSCOPE_DATA_DIR": str(data_dir),
             "LOOPSCOPE_OTLP_HTTP_PORT": "0",

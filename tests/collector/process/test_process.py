@@ -119,7 +119,9 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path: Path, environment: dic
         assert line in refusal(running)
 
 
-@pytest.mark.parametrize("setting", ["LOOPSCOPE_OTLP_HTTP_PORT", "LOOPSCOPE_CLICKHOUSE_PORT", "LOOPSCOPE_DASHBOARD_PORT"])
+@pytest.mark.parametrize(
+    "setting", ["LOOPSCOPE_OTLP_HTTP_PORT", "LOOPSCOPE_CLICKHOUSE_PORT", "LOOPSCOPE_DASHBOARD_PORT"]
+)
 def test_a_taken_port_is_named(tmp_path: Path, app: Path, setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
