@@ -175,7 +175,7 @@ def test_the_door_is_light() -> None:
     loaded = run_python(
         f"""
         import sys, tempfile, loopscope
-        assert "opentelemetry" not in sys.modules, "not before configure"
+        assert "opentelemetry" not in sys.modules
         loopscope.configure(endpoint="http://127.0.0.1:1", spool_dir=tempfile.mkdtemp(), exit_flush_seconds=0)
         print([name for name in {heavy!r} if name in sys.modules])
         """

@@ -1,4 +1,4 @@
-"""`loopscope up` as a user starts it, for journey tests: a process of its own, free ports, a directory of the test's."""
+"""`loopscope up` as a user starts it, for journey tests: free ports, a directory of the test's own."""
 
 import os
 import signal

@@ -1,8 +1,8 @@
 """A stand-in for a ClickHouse *server*, for tests of the path that uses one.
 
 The engine of Loopscope does the work; a small HTTP server in front of it behaves as a real one does where the embedded
-engine is kinder: it demands user and password (403 and code 516), refuses several statements in one request (code 62), and has no database
-but `default` until somebody creates one. It can be told to fail, to stall, and to vanish.
+engine is kinder: it demands user and password (403 and code 516), refuses several statements in one request (code
+62), and has no database but `default` until somebody creates one. It can be told to fail, to stall, and to vanish.
 """
 
 import base64
@@ -193,8 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._authenticated():
             self._note(body, 403)
             text = (
-                "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no user with such name. "
-                "(AUTHENTICATION_FAILED)\n"
+                "Code: 516. DB::Exception: Authentication failed: password is incorrect, or there is no user with such "
+                "name. (AUTHENTICATION_FAILED)\n"
             )
             self._answer(403, text.encode(), {"X-ClickHouse-Exception-Code": "516"})
             return

@@ -31,7 +31,7 @@ class Credentials:
 
 
 def credentials_of(headers: Mapping[str, str], params: Mapping[str, str]) -> Credentials:
-    """From `X-ClickHouse-User/Key`, Basic or Bearer authorization, or `user` and `password` parameters, in this order."""
+    """From `X-ClickHouse-User/Key`, Authorization (Basic, Bearer), or parameters `user`, `password`; the first."""
     if "x-clickhouse-user" in headers or "x-clickhouse-key" in headers:
         return Credentials(headers.get("x-clickhouse-user", ""), headers.get("x-clickhouse-key", ""))
     scheme, _, rest = headers.get("authorization", "").partition(" ")
@@ -83,7 +83,10 @@ def _refuse_foreign_pages(config: EngineConfig, headers: Mapping[str, str]) -> N
             return
     except ValueError:
         pass
-    message = f"reading without a key goes to 127.0.0.1 or localhost, not to {name[:80]!r}; set LOOPSCOPE_READ_KEYS for other names"
+    message = (
+        f"reading without a key goes to 127.0.0.1 or localhost, not to {name[:80]!r}; "
+        "set LOOPSCOPE_READ_KEYS for other names"
+    )
     raise ClickHouseError(ACCESS_DENIED, message)
 
 

@@ -70,17 +70,22 @@ def _report(fd: int, line: dict[str, Any]) -> None:
 
 def _listen(config: EngineConfig) -> socket.socket:
     if not is_loopback(config.host) and not config.read_keys:
-        message = f"the engine does not listen on {config.host} without read keys; set LOOPSCOPE_READ_KEYS or listen on 127.0.0.1"
+        message = f"the engine does not listen on {config.host} without read keys"
+        message += "; set LOOPSCOPE_READ_KEYS or listen on 127.0.0.1"
         raise StartError(message)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Connections inherit it. An answer is two writes, head and rows; on a connection that is kept open the second one
+    # would wait 40 ms for the reader's delayed acknowledgement of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind((config.host, config.port))
         listener.listen(512)
     except OSError as error:
         listener.close()
-        message = f"the engine cannot listen on {config.host}:{config.port}: {error.strerror}; choose another port (0 takes a free one)"
+        where = f"{config.host}:{config.port}"
+        message = f"the engine cannot listen on {where}: {error.strerror}; choose another port (0 takes a free one)"
         raise StartError(message) from error
     return listener
 

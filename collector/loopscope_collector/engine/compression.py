@@ -111,7 +111,9 @@ class Decoder:
             case "lz4" if _lz4 is not None:
                 return cast(Any, _lz4).LZ4FrameDecompressor()
             case _:
-                message = f"Content-Encoding {self._encoding[:40]!r} is not supported; send identity, gzip, deflate, zstd or lz4"
+                message = (
+                    f"Content-Encoding {self._encoding[:40]!r} is not known; send identity, gzip, deflate, zstd or lz4"
+                )
                 raise ClickHouseError(NOT_IMPLEMENTED, message)
 
     def pieces(self, data: bytes) -> list[bytes]:

@@ -46,8 +46,8 @@ class EngineConfig:
     reader_max_seconds: float = 60.0
     reader_max_memory_bytes: int = 1024 * MIB
     reader_max_result_bytes: int = 64 * MIB
-    """Bound on answers in formats that must be built whole (JSON, Parquet, Pretty ...), as measured in the Native format.
-    Streamed formats have no bound."""
+    """Bound on answers in formats that must be built whole (JSON, Parquet, Pretty ...), as measured in the Native
+    format. Streamed formats have no bound."""
     memory_limit_bytes: int = 2048 * MIB
     """Resident memory above which the parent drains and restarts the child."""
 

@@ -1,6 +1,7 @@
 """Errors as ClickHouse words them: a code, a text, and the HTTP status that goes with the code.
 
-Raised by the guard, the handles and the server; `server` turns them into answers. Knows nothing of HTTP beyond the status.
+Raised by the guard, the handles and the server; `server` turns them into answers. Knows nothing of HTTP beyond the
+status.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Joining the engine's chunks into one document.
 
 `Handle.stream` yields each block as a document of its own. Formats without head and foot can be written one after the
-other; for those with a head it is cut off from all but the first chunk; the rest (JSON, Parquet, Pretty ...) is asked for whole.
-Pure; used by `reads`.
+other; for those with a head it is cut off from all but the first chunk; the rest (JSON, Parquet, Pretty ...) is asked
+for whole. Pure; used by `reads`.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,10 @@
 """Only reads for readers: decides about a statement before it runs.
 
 A reader's text is never joined to another statement before it is known to be one SELECT. First it is parsed as data
-(`classify_query`, `parseQueryToJSON` with the text as a parameter) and its syntax tree held against the lists in `syntax`;
-then the analyzer's own view of it (`EXPLAIN QUERY TREE run_passes = 0`, which runs nothing) must name no other functions.
-Runs on worker threads; called by `server`. Verdicts are kept by text, as dashboards ask the same over and over.
+(`classify_query`, `parseQueryToJSON` with the text as a parameter) and its syntax tree held against the lists in
+`syntax`; then the analyzer's own view of it (`EXPLAIN QUERY TREE run_passes = 0`, which runs nothing) must name no
+other functions. Runs on worker threads; called by `server`. Verdicts are kept by text, as dashboards ask the same
+over and over.
 """
 
 import json
@@ -204,7 +205,7 @@ def _one_statement(handle: Handle, sql: str) -> str:
     if count == 1:
         return query_class
     if count > 1:
-        message = f"Syntax error (Multi-statements are not allowed): the request holds {count} statements, send each by itself"
+        message = f"Syntax error (Multi-statements are not allowed): the request holds {count}, send each by itself"
         raise ClickHouseError(SYNTAX_ERROR, message)
     # It does not parse; the parser says why.
     handle.execute("SELECT formatQuerySingleLine({statement:String})", params={"statement": escape_param(sql)})
@@ -239,8 +240,8 @@ def _judge_show(sql: str, database: str) -> Verdict:
         elif given not in (None, DATABASE, "system", "information_schema", "INFORMATION_SCHEMA"):
             raise refused(f"database {given[:80]!r}")
         return Verdict(True, False, trailing_format(sql))
-    message = "this SHOW, DESCRIBE or EXISTS; readers may describe tables by name, without comments, and list tables and columns"
-    raise refused(message)
+    message = "this SHOW, DESCRIBE or EXISTS; readers may describe tables by name and list tables and columns"
+    raise refused(message + ", in a text without comments")
 
 
 def _format_name(tree: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,8 @@
 """chDB handles: the only module that imports chDB.
 
-Called by `reads`, `inserts`, `guard` and `kills`, from worker threads of the engine child. A handle serves one statement
-and is closed: after a statement that failed midway the next one on the same handle is answered with the old one's rows.
+Called by `reads`, `inserts`, `guard` and `kills`, from worker threads of the engine child. A handle serves one
+statement and is closed: after a statement that failed midway the next one on the same handle is answered with the old
+one's rows.
 Opening, setting up and closing one costs 2 ms.
 """
 
@@ -62,7 +63,8 @@ class Handle:
         self._connection = connection
 
     def configure(self, settings: Mapping[str, str], database: str | None = None) -> None:
-        """Set what this handle's only statement runs under. Raises ClickHouseError for a name the engine does not know."""
+        """Set what this handle's only statement runs under. Raises ClickHouseError for a name the engine does not
+        know."""
         if database is not None:
             self.execute(f"USE {quote_name(database)}")
         if settings:

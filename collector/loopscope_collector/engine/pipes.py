@@ -1,7 +1,7 @@
 """Bytes between the event loop and worker threads, bounded in both directions.
 
-`AnswerPipe` carries an answer from the thread that runs the statement to the connection; `BodyReader` gives a thread the
-request body. Both stop the thread when the client is gone.
+`AnswerPipe` carries an answer from the thread that runs the statement to the connection; `BodyReader` gives a thread
+the request body. Both stop the thread when the client is gone.
 """
 
 import asyncio
@@ -46,7 +46,8 @@ class Failed:
 
 
 class AnswerPipe:
-    """At most `bound` chunks wait between the thread and the connection, so memory stays flat whatever the answer's size."""
+    """At most `bound` chunks wait between the thread and the connection, so memory stays flat whatever the answer's
+    size."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, bound: int = 4) -> None:
         self._loop = loop

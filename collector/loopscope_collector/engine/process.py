@@ -128,7 +128,7 @@ class EngineProcess:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def watch(self) -> None:
-        """Watch from a thread of its own: a child that died, or outgrew its memory, is started again on the same port."""
+        """Watch from a thread: a child that died, or outgrew its memory, is started again on the same port."""
         if self._watcher is None or not self._watcher.is_alive():
             self._watcher = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
             self._watcher.start()

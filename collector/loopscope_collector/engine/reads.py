@@ -80,8 +80,8 @@ def _run_whole(engine: Engine, plan: ReadPlan, pipe: AnswerPipe, made: Encoder) 
 def _measure(engine: Engine, plan: ReadPlan) -> None:
     """Raises ClickHouseError when the answer is too big to be made whole.
 
-    The engine keeps a whole answer outside of `max_memory_usage` and does not heed `max_result_bytes`, so the only way to
-    know its size in time is to stream it once and count. Only formats that cannot be streamed pay for this.
+    The engine keeps a whole answer outside of `max_memory_usage` and does not heed `max_result_bytes`, so the only
+    way to know its size in time is to stream it once and count. Only formats that cannot be streamed pay for this.
     """
     size = 0
     with engine.handle(plan.settings, plan.database) as handle:
@@ -90,7 +90,7 @@ def _measure(engine: Engine, plan: ReadPlan) -> None:
             if size > plan.whole_bound_bytes:
                 message = (
                     f"an answer in format {plan.output_format} is made whole in memory and this one passes "
-                    f"{plan.whole_bound_bytes} bytes; add a LIMIT or use a format that streams, such as JSONEachRow or Native"
+                    f"{plan.whole_bound_bytes} bytes; add a LIMIT or use a format that streams (JSONEachRow, Native)"
                 )
                 raise ClickHouseError(TOO_MANY_ROWS_OR_BYTES, message)
 

@@ -24,7 +24,8 @@ TRANSPORT_PARAMS = words(
     stacktrace log_queries http_wait_end_of_query http_write_exception_in_output_format http_make_head_request
     """
 )
-"""Parameters that a server's HTTP side consumes; the engine would refuse them as unknown settings or has no use for them."""
+"""Parameters that a server's HTTP side consumes; the engine would refuse them as unknown settings or has no use
+for them."""
 
 _PARAM = re.compile(r"param_(.+)\Z", re.DOTALL)
 
@@ -72,7 +73,8 @@ class EngineRequest:
         return self.headers.get("content-type", "").lower().startswith("multipart/form-data")
 
     def with_form(self, body: bytes) -> "EngineRequest":
-        """This request with the fields of its form taken for parameters. Raises ClickHouseError for files and damaged forms."""
+        """This request with the fields of its form taken for parameters. Raises ClickHouseError for files and damaged
+        forms."""
         fields = dict(self.args)
         for name, value in _form_fields(self.headers["content-type"], body):
             fields[name] = value

@@ -1,7 +1,7 @@
 """The statements that run now: their places, their ends.
 
-`Lanes` bounds how many run at once (readers and the writer never take each other's places); `Running` knows each of them
-and can end it. Lives on the event loop; used by `server`.
+`Lanes` bounds how many run at once (readers and the writer never take each other's places); `Running` knows each of
+them and can end it. Lives on the event loop; used by `server`.
 """
 
 import asyncio
@@ -29,7 +29,8 @@ class Statement:
     role: Role
     text: str
     mark: str = field(default_factory=lambda: f"loopscope:{uuid.uuid4().hex}")
-    """Goes along as `log_comment`; the engine's own query ids cannot be chosen, so this is how it is found and killed."""
+    """Goes along as `log_comment`; the engine's own query ids cannot be chosen, so this is how it is found and
+    killed."""
     started_at: float = field(default_factory=time.monotonic)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 

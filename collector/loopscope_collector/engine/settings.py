@@ -77,7 +77,7 @@ def refuse_unbounded(config: EngineConfig, asked: Mapping[str, object]) -> None:
         if name in asked:
             value = _number(asked[name])
             if value is None or not 0 < value <= bound:
-                message = f"Cannot set '{name}' to {str(asked[name])[:40]}: readers may have more than 0 and at most {bound:.15g}"
+                message = f"Cannot set '{name}' to {str(asked[name])[:40]}: for readers 0 < {name} <= {bound:.15g}"
                 raise ClickHouseError(READONLY, message)
 
 

@@ -1,7 +1,8 @@
 """What a reader's SELECT may be made of: node types and their fields, functions, tables, settings.
 
-Pure: it walks the engine's own syntax tree (JSON of `parseQueryToJSON`), in which every part of a statement has a place.
-Whatever is not listed here is refused, new node types and new fields of later engines included. Used by `guard`.
+Pure: it walks the engine's own syntax tree (JSON of `parseQueryToJSON`), in which every part of a statement has a
+place. Whatever is not listed here is refused, new node types and new fields of later engines included. Used by
+`guard`.
 """
 
 import re
@@ -23,10 +24,11 @@ NODES: Mapping[str, frozenset[str]] = {
         "SelectWithUnionQuery": """list_of_modes list_of_selects union_mode format_ast settings_ast is_outfile_append
             is_outfile_truncate is_into_outfile_with_stdout""",
         "SelectIntersectExceptQuery": "list_of_selects final_operator children",
-        "SelectQuery": """distinct group_by group_by_all group_by_with_cube group_by_with_grouping_sets group_by_with_rollup
-            group_by_with_totals having interpolate limit_by limit_by_length limit_by_offset limit_length limit_offset
-            limit_with_ties order_by order_by_all prewhere qualify recursive_with select settings tables where window with
-            distinct_on limit_by_all""",
+        "SelectQuery": """distinct group_by group_by_all group_by_with_cube group_by_with_grouping_sets
+            group_by_with_rollup group_by_with_totals having interpolate limit_by limit_by_length limit_by_offset
+            limit_length limit_offset limit_with_ties order_by order_by_all prewhere qualify recursive_with
+            select settings tables where window
+            with distinct_on limit_by_all""",
         "ExpressionList": "children",
         "Subquery": "alias children cte_name",
         "WithElement": "name subquery is_materialized aliases",
@@ -46,8 +48,8 @@ NODES: Mapping[str, frozenset[str]] = {
         "ColumnsReplaceTransformerReplacement": "children name",
         "Function": """alias arguments is_compound_name is_lambda_function is_operator is_window_function kind name
             nulls_action parameters window_definition window_name""",
-        "WindowDefinition": """frame_begin_offset frame_begin_preceding frame_begin_type frame_end_offset frame_end_preceding
-            frame_end_type frame_is_default frame_type order_by parent_window_name partition_by""",
+        "WindowDefinition": """frame_begin_offset frame_begin_preceding frame_begin_type frame_end_offset
+            frame_end_preceding frame_end_type frame_is_default frame_type order_by parent_window_name partition_by""",
         "WindowListElement": "definition name",
         "OrderByElement": """collation direction expression fill_from fill_step fill_to fill_staleness nulls_direction
             nulls_direction_was_explicitly_specified with_fill""",
@@ -55,7 +57,8 @@ NODES: Mapping[str, frozenset[str]] = {
         "SampleRatio": "numerator denominator",
         "TablesInSelectQuery": "children",
         "TablesInSelectQueryElement": "array_join table_expression table_join",
-        "TableExpression": "column_aliases database_and_table_name final sample_offset sample_size subquery table_function",
+        "TableExpression": """column_aliases database_and_table_name final sample_offset sample_size subquery
+            table_function""",
         "TableIdentifier": "alias name name_parts",
         "TableJoin": "kind locality on_expression strictness using_expression_list",
         "ArrayJoin": "expression_list kind",

@@ -125,11 +125,14 @@ GROUP BY trace_id, day, hash"""  # noqa: S608  (checked ids, numbers and our own
 
 
 def crash(database: str, run_ids: Sequence[str], silent_since_ns: int) -> str:
-    """Mark those of the runs as crashed that still run and were silent since then."""
+    """Mark those of the runs as crashed that still run and were silent since then.
+
+    The condition stands in a query of its own: beside the replaced `outcome` it would compare that one.
+    """
     return f"""
 INSERT INTO {database}.run_state_data
 SELECT * REPLACE ('crashed' AS outcome, greatest(version + 1, toUInt64(toUnixTimestamp64Nano(now64(9)))) AS version)
-{_silent(database, run_ids, silent_since_ns)}"""
+FROM (SELECT * {_silent(database, run_ids, silent_since_ns)})"""
 
 
 def silent(database: str, run_ids: Sequence[str], silent_since_ns: int) -> str:

@@ -18,8 +18,7 @@ def put_cost(draft: Draft) -> None:
     if raw:
         _read_raw(columns, raw)
     sender = columns.get("reported_cost_usd")
-    said_by = draft.rest.pop(at.PRICE_VERSION, None)
-    draft.rest.pop(at.COST_SOURCE, None)
+    said_by = draft.rest.get(at.PRICE_VERSION)
     cost, version = _cost(draft, raw)
     if cost is not None:
         columns["cost_usd"], columns["cost_source"], columns["price_version"] = cost, "computed", version
@@ -30,6 +29,11 @@ def put_cost(draft: Draft) -> None:
         columns["price_version"] = said_by if isinstance(said_by, str) else ""
     else:
         columns["cost_source"] = "unknown"
+    # What the columns say as well need not stand in the map.
+    if said_by == columns.get("price_version"):
+        draft.rest.pop(at.PRICE_VERSION, None)
+    if draft.rest.get(at.COST_SOURCE) == columns["cost_source"]:
+        del draft.rest[at.COST_SOURCE]
 
 
 def _cost(draft: Draft, raw: dict[str, Any]) -> tuple[Decimal | None, str]:

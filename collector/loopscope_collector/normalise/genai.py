@@ -11,7 +11,7 @@ from loopscope_collector.normalise.fields import stop_reason
 from loopscope_collector.normalise.otlp import Value, text_of, value_of
 from loopscope_collector.normalise.spans import Draft
 from loopscope_schemas import attributes as at
-from loopscope_schemas.content import InexactJsonError, Split, parse, split_messages
+from loopscope_schemas.content import InexactJsonError, Json, Raw, Split, dump, parse, split_messages
 
 NAME: Final = "otel_genai"
 _CONTENT: Final = (at.SYSTEM_INSTRUCTIONS, at.TOOL_DEFINITIONS, at.INPUT_MESSAGES, at.OUTPUT_MESSAGES)
@@ -23,6 +23,8 @@ def translate(draft: Draft) -> None:
     if kind == "tool":
         put_tool(draft)
         return
+    if kind == "llm":
+        _put_params(draft)
     _take_details_event(draft)
     if any(name in draft.content for name in _CONTENT):
         _translate_messages(draft)
@@ -45,6 +47,25 @@ def _translate_messages(draft: Draft) -> None:
         if not columns.get("stop_reason"):
             columns["stop_reason"] = _finish_reason(split, outputs)
     draft.context.keep(trace_id, run_id, memo)
+
+
+def _put_params(draft: Draft) -> None:
+    """The attributes of the request as the parameters of the request; they stay in the map too."""
+    columns = draft.columns
+    params: dict[str, Json] = {}
+    if columns.get("request_model"):
+        params["model"] = columns["request_model"]
+    for key, value in draft.rest.items():
+        if key.startswith(at.REQUEST_PREFIX):
+            params[key.removeprefix(at.REQUEST_PREFIX)] = _json(value)
+    if params:
+        columns["request_params"] = dump(params)
+
+
+def _json(value: Value) -> Json:
+    if isinstance(value, (str, bool)) or value is None:
+        return value
+    return Raw(text_of(value)) if isinstance(value, (int, float)) else parse(text_of(value))
 
 
 def _take_details_event(draft: Draft) -> None:

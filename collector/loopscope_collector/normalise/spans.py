@@ -137,7 +137,7 @@ def draft_of(span: Span, origin: Origin, batch: Batch, context: Context, receive
             read = entry[1](value)
             if read is not None:
                 columns[entry[0]] = read
-                if key in LOSSY_FIELDS and read != value:
+                if key in LOSSY_FIELDS and read != value and [read] != value:
                     rest[key] = value
                 continue
         elif key in CONTENT_FIELDS:
@@ -195,7 +195,7 @@ def _read_aliases(draft: Draft, aliases: dict[str, Value]) -> None:
         read = reader(value) if column not in draft.columns else None
         if read is not None:
             draft.columns[column] = read
-        if read is None or read != value:
+        if read is None or (read != value and [read] != value):
             draft.rest[key] = value
 
 

@@ -19,9 +19,7 @@ from loopscope_schemas import attributes as at
 from .jsontext import escape_surrogates
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
-    from .recording import Start
+    from .recording import Payload, Recording, Start
 
 # Field tags (number << 3 | wire type 2) of opentelemetry-proto 1.x.
 _REQUEST_RESOURCE_SPANS = b"\x0a"
@@ -82,45 +80,35 @@ def key_values(attributes: Mapping[str, Any]) -> list[common_pb2.KeyValue]:
     return [common_pb2.KeyValue(key=text_of(key), value=any_value(value)) for key, value in attributes.items()]
 
 
-def span_parts(
-    span: ReadableSpan,
-    start: Start,
-    attributes: Mapping[str, Any],
-    texts: Mapping[str, bytes],
-    bodies: Mapping[str, bytes],
-    failed: str | None = None,
-    changed: Mapping[str, str] | None = None,
-) -> Parts:
+def span_parts(recording: Recording, attributes: Mapping[str, Any], changed: Mapping[str, str] | None = None) -> Parts:
     """A finished span as the pieces of one `Span` message.
 
     A small text that is a key of `changed` is written as its value.
     """
-    description = failed if failed is not None else span.status.description or ""
-    message = _span(start, _changed(attributes, changed))
-    message.end_time_unix_nano = span.end_time or start.start_time
-    if failed is not None or span.status.status_code.value == 2:
+    payload = recording.payload
+    message = _span(recording.start, _changed(attributes, changed))
+    message.end_time_unix_nano = recording.end_time
+    if payload.failed is not None:
         message.status.code = trace_pb2.Status.STATUS_CODE_ERROR
-        message.status.message = text_of((changed or {}).get(description, description))
-    for event in span.events:
+        message.status.message = text_of((changed or {}).get(payload.failed, payload.failed))
+    for at_nano, name, values in payload.events:
         message.events.append(
             trace_pb2.Span.Event(
-                time_unix_nano=event.timestamp,
-                name=text_of(event.name),
-                attributes=key_values(_changed(event.attributes or {}, changed)),
+                time_unix_nano=at_nano, name=text_of(name), attributes=key_values(_changed(values, changed))
             )
         )
     parts: Parts = [message.SerializeToString()]
-    for name, text in texts.items():
+    for name, text in payload.texts.items():
         parts += _large_attribute(name, _ANY_STRING, text)
-    for name, body in bodies.items():
+    for name, body in payload.bodies.items():
         parts += _large_attribute(name, _ANY_BYTES, body)
     return parts
 
 
-def small_texts(span: ReadableSpan, attributes: Mapping[str, Any], failed: str | None) -> list[str]:
+def small_texts(payload: Payload, attributes: Mapping[str, Any]) -> list[str]:
     """The texts of a span that its owner, an exception or a user may have written, its large content aside."""
-    texts = [failed or span.status.description or ""]
-    for group in (attributes, *(event.attributes or {} for event in span.events)):
+    texts = [payload.failed or ""]
+    for group in (attributes, *(values for _, _, values in payload.events)):
         for value in group.values():
             if isinstance(value, str):
                 texts.append(value)

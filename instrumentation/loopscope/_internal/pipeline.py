@@ -7,7 +7,6 @@ to the collector (`loopscope.dropped.spans`). Threads start with the first item,
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import socket
@@ -16,7 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from loopscope_schemas import attributes as at
 
@@ -24,17 +23,30 @@ from . import guard
 from .config import QUEUE_MAX_ITEMS, Config
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan
-
     from .delivery import Exporter
-    from .recording import Payload, Start
+    from .recording import Payload, Recording, Start
     from .redaction import HistoryScrubber
     from .spool import Spool
 
 COALESCE_SECONDS = 0.01
 """The worker waits this long after waking, so that it does not compete with the host just as its call returns."""
+BREATH_SECONDS = 0.0001
+"""Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
+would else wait for up to the switch interval (5 ms)."""
+BUSY_QUEUE_ITEMS = 200
+"""With more than this waiting, the worker does not pause."""
 SMALL_ITEM_BYTES = 2_000
 """What a span without content is taken to hold."""
+
+
+class _Started(NamedTuple):
+    start: Start
+    heartbeat: bool
+
+
+class _Ended(NamedTuple):
+    recording: Recording
+    size: int
 
 
 class _Barrier:
@@ -79,14 +91,15 @@ class Pipeline:
 
     def started(self, start: Start, *, heartbeat: bool) -> None:
         """A span began."""
-        self._put((start, heartbeat), SMALL_ITEM_BYTES, spans=0)
+        self._put(_Started(start, heartbeat), SMALL_ITEM_BYTES, spans=0)
 
-    def finished(self, span: ReadableSpan, payload: Payload, start: Start) -> None:
+    def finished(self, recording: Recording) -> None:
         """A span ended."""
+        payload = recording.payload
         size = SMALL_ITEM_BYTES + payload.size
         size += sum(map(len, payload.texts.values())) + sum(map(len, payload.bodies.values()))
         guard.count("spans_recorded")
-        self._put((span, payload, start, size), size, spans=1)
+        self._put(_Ended(recording, size), size, spans=1)
 
     def _put(self, item: object, size: int, *, spans: int) -> None:
         with self._lock:
@@ -212,10 +225,10 @@ class Pipeline:
     def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> _Stop | None:
         from .encoding import marker
 
-        ended = {item[2].span_id for item in items if isinstance(item, tuple) and len(item) == 4}
-        starts = [item for item in items if isinstance(item, tuple) and len(item) == 2]
+        ended = {item.recording.start.span_id for item in items if isinstance(item, _Ended)}
+        starts = [item for item in items if isinstance(item, _Started)]
         # A span that ended in the meantime needs no marker any more.
-        waiting = [item for item in starts if item[0].span_id not in ended]
+        waiting = [item for item in starts if item.start.span_id not in ended]
         try:
             starting = [self._cleaned(start) for start, _ in waiting]
             for (_, heartbeat), start in zip(waiting, starting, strict=True):
@@ -237,7 +250,7 @@ class Pipeline:
                 item.reached.set()
             elif isinstance(item, _Stop):
                 stop = item
-            elif len(item) == 4:
+            elif isinstance(item, _Ended):
                 self._keep(item, spool, exporter, scrubber)
         return stop
 
@@ -251,50 +264,52 @@ class Pipeline:
         if not changed:
             return start
         cleaned = {key: changed.get(value, value) for key, value in start.attributes.items()}
-        return dataclasses.replace(start, attributes=cleaned)
+        return start._replace(attributes=cleaned)
 
-    def _keep(
-        self,
-        item: tuple[ReadableSpan, Payload, Start, int],
-        spool: Spool,
-        exporter: Exporter,
-        scrubber: HistoryScrubber,
-    ) -> None:
-        span, payload, start, size = item
-        exporter.closed(start.span_id)
+    def _keep(self, item: _Ended, spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> None:
+        exporter.closed(item.recording.start.span_id)
         try:
-            self._append(span, payload, start, spool, scrubber)
+            self._append(item.recording, spool, scrubber)
         except Exception as error:  # noqa: BLE001 - one span that cannot be written must not end the worker
             guard.count("spans_dropped")
             guard.swallowed("loopscope worker", error)
         finally:
             with self._lock:
                 self._queued_items -= 1
-                self._queued_bytes -= size
+                self._queued_bytes -= item.size
         exporter.wake()
 
-    def _append(
-        self, span: ReadableSpan, payload: Payload, start: Start, spool: Spool, scrubber: HistoryScrubber
-    ) -> None:
+    def _append(self, recording: Recording, spool: Spool, scrubber: HistoryScrubber) -> None:
         from .encoding import small_texts, span_parts
         from .redaction import scrub_texts
 
-        attributes: dict[str, Any] = {**start.attributes, **payload.attributes}
+        payload = recording.payload
+        attributes: dict[str, Any] = {**recording.start.attributes, **payload.attributes}
         changed: dict[str, str] = {}
         if payload.complete is not None:
             try:
                 attributes |= payload.complete(payload)
             except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
                 guard.swallowed("loopscope completion of a span", error)
+        self._breathe()
         if self._config.redact:
-            changed, redactions = scrub_texts(small_texts(span, attributes, payload.failed))
+            changed, redactions = scrub_texts(small_texts(payload, attributes))
             redactions += _scrub(payload, attributes, scrubber)
             if redactions:
                 attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
+            self._breathe()
         if at.USAGE_RAW in attributes:
-            attributes |= self._cost(attributes, start)
-        spool.append(span_parts(span, start, attributes, payload.texts, payload.bodies, payload.failed, changed))
+            attributes |= self._cost(attributes, recording.start)
+            self._breathe()
+        parts = span_parts(recording, attributes, changed)
+        self._breathe()
+        spool.append(parts)
+        payload.release()  # a Run that the host keeps must not keep what it recorded
+
+    def _breathe(self) -> None:
+        if self._queued_items < BUSY_QUEUE_ITEMS:
+            time.sleep(BREATH_SECONDS)
 
     def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
         from .costs import cost_attributes

@@ -1,22 +1,23 @@
 """One span being recorded: begun, given attributes, ended once. Runs, LLM calls and tool calls are made of these.
 
-Large content (bodies, arguments, results) travels beside the span in a Payload, by reference: the worker scrubs and
-encodes it. Nothing here may block, parse or copy what is large; it runs on the host's thread.
+This is Loopscope's private tracer: every span is recorded, nothing is limited, nothing is global, and the host's own
+tracer provider is neither used nor changed. It writes down ids, times and references and nothing else. (A span of
+OpenTelemetry's SDK does the same for 200 us more on the host's thread, measured between calls 30 ms apart, and reads
+limits and samplers from the environment that were set for the host's telemetry.) Encoding as OTLP is the worker's job.
+
+Nothing here may block, parse or copy what is large; it runs on the host's thread.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from loopscope_schemas import attributes as at
-
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import Span
-    from opentelemetry.trace import SpanContext
 
 INTERNAL, CLIENT = 1, 3
 """OTLP's numbers of the span kinds we use."""
@@ -24,27 +25,63 @@ STACKTRACE_MAX_CHARS = 20_000
 """The innermost part of a stack trace is kept; a recursion error's would be megabytes."""
 
 
-@dataclass(slots=True)
+class SpanIds(NamedTuple):
+    """Which span."""
+
+    trace_id: int
+    span_id: int
+
+
+def new_trace_id() -> int:
+    """From the operating system: a host that seeds the shared `random` would give two processes the same ids, and would
+    see its own random numbers shifted by ours."""
+    return int.from_bytes(os.urandom(16), "big") or 1
+
+
+def new_span_id() -> int:
+    return int.from_bytes(os.urandom(8), "big") or 1
+
+
+def host_span() -> SpanIds | None:
+    """The span that the host has current in OpenTelemetry's context, if any. Without OpenTelemetry there is none."""
+    otel: Any = sys.modules.get("opentelemetry.trace")
+    if otel is None:
+        return None
+    context = otel.get_current_span().get_span_context()
+    return SpanIds(context.trace_id, context.span_id) if context.is_valid else None
+
+
 class Payload:
-    """What goes on a span besides its small attributes."""
+    """What goes on a span beside its start: filled by the host's thread by reference, completed by the worker."""
 
-    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What became known after the start. Kept here and not on the SDK's span, which would check and copy each value."""
-    texts: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    """Attribute name -> UTF-8 text, becomes a string value."""
-    bodies: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    """Attribute name -> bytes, becomes a bytes value."""
-    complete: Callable[[Payload], Mapping[str, Any]] | None = None
-    """Run by the worker before encoding: may parse, adds bodies, returns further attributes."""
-    failed: str | None = None
-    """Set by `complete`: description of an error that only the content shows (a stream's error event)."""
-    size: int = 0
-    """Bytes held beyond the object itself; what the queue's bound counts."""
+    __slots__ = ("attributes", "bodies", "complete", "events", "failed", "size", "texts")
+
+    def __init__(self) -> None:
+        self.attributes: dict[str, Any] = {}
+        """What became known after the start."""
+        self.texts: dict[str, bytes] = {}
+        """Attribute name -> UTF-8 text, becomes a string value."""
+        self.bodies: dict[str, bytes] = {}
+        """Attribute name -> bytes, becomes a bytes value."""
+        self.events: list[tuple[int, str, Mapping[str, Any]]] = []
+        """(Unix nanoseconds, name, attributes)."""
+        self.complete: Callable[[Payload], Mapping[str, Any]] | None = None
+        """Run by the worker before encoding: may parse, adds bodies, returns further attributes."""
+        self.failed: str | None = None
+        """The error's message, when the span failed."""
+        self.size = 0
+        """Bytes that `complete` holds; they count towards the queue's bound."""
+
+    def release(self) -> None:
+        """Let go of the content: it is written."""
+        self.texts.clear()
+        self.bodies.clear()
+        self.events.clear()
+        self.complete = None
 
 
-@dataclass(slots=True)
-class Start:
-    """A span as it began: what a start marker is made of. Not changed after it was announced."""
+class Start(NamedTuple):
+    """A span as it began: what a start marker is made of. Its attributes do not change once it was announced."""
 
     trace_id: int
     span_id: int
@@ -56,55 +93,53 @@ class Start:
 
 
 class Recording:
-    """A span that is open. `end` works once; a copy that a forked child inherited never ends."""
+    """A span that is open. It ends once; a copy that a forked child inherited never does."""
 
-    __slots__ = ("_clock", "_ended", "context", "generation", "payload", "span", "start")
+    __slots__ = ("_clock", "end_time", "generation", "ids", "payload", "start")
 
     def __init__(
-        self,
-        span: Span,
-        generation: int,
-        name: str,
-        kind: int,
-        parent: SpanContext | None,
-        attributes: Mapping[str, Any],
-        start_time: int,
+        self, generation: int, name: str, kind: int, parent: SpanIds | None, attributes: Mapping[str, Any]
     ) -> None:
-        self.span = span
-        self.context: SpanContext = span.get_span_context()
         self.generation = generation
         self.payload = Payload()
+        self.ids = SpanIds(parent.trace_id if parent is not None else new_trace_id(), new_span_id())
         self.start = Start(
-            trace_id=self.context.trace_id,
-            span_id=self.context.span_id,
-            parent_id=parent.span_id if parent is not None else 0,
-            kind=kind,
-            name=name,
-            start_time=start_time,
-            attributes=attributes,
+            self.ids.trace_id,
+            self.ids.span_id,
+            parent.span_id if parent is not None else 0,
+            kind,
+            name,
+            time.time_ns(),
+            attributes,
         )
+        self.end_time = 0
+        """Unix nanoseconds; 0 while open."""
         # Duration by the monotonic clock: a wall clock that is set back must not give a negative one.
         self._clock = time.perf_counter_ns()
-        self._ended = False
 
     @property
     def open(self) -> bool:
-        return not self._ended
+        return self.end_time == 0
 
-    def elapsed_ns(self) -> int:
-        return time.perf_counter_ns() - self._clock
+    def close(self) -> bool:
+        """End now; False when it had ended before."""
+        if self.end_time:
+            return False
+        self.end_time = self.start.start_time + time.perf_counter_ns() - self._clock
+        return True
 
     def set(self, attributes: Mapping[str, Any]) -> None:
         self.payload.attributes.update(attributes)
 
-    def error(self, error: BaseException, *, error_type: str, error_class: str, description: str | None = None) -> None:
-        """Mark the span as failed with this exception."""
-        from opentelemetry.trace import Status, StatusCode
+    def event(self, name: str, attributes: Mapping[str, Any]) -> None:
+        self.payload.events.append((time.time_ns(), name, attributes))
 
-        message = safe_text(error) if description is None else description
-        self.span.set_status(Status(StatusCode.ERROR, message))
+    def error(self, error: BaseException, *, error_type: str, error_class: str) -> None:
+        """Mark the span as failed with this exception."""
+        message = safe_text(error)
+        self.payload.failed = message
         self.set({at.ERROR_TYPE: error_type, at.ERROR_CLASS: error_class})
-        self.span.add_event(
+        self.event(
             at.EXCEPTION_EVENT,
             {
                 at.EXCEPTION_TYPE: qualified_name(type(error)),

@@ -10,17 +10,14 @@ import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from loopscope_schemas import attributes as at
 
 from . import guard, runtime, scope
 from .errors import error_class_of
 from .jsontext import json_text
-from .recording import INTERNAL, Recording, qualified_name
-
-if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
+from .recording import INTERNAL, Recording, host_span, qualified_name
 
 Outcome = Literal["completed", "partial", "limit", "failed", "escalated"]
 OUTCOMES: tuple[str, ...] = ("completed", "partial", "limit", "failed", "escalated")
@@ -72,7 +69,7 @@ class Run:
     @property
     def trace_id(self) -> str | None:
         """The trace the run belongs to (32 hex digits); None when the run is not recorded."""
-        return f"{self._recording.context.trace_id:032x}" if self._recording else None
+        return f"{self._recording.ids.trace_id:032x}" if self._recording else None
 
     @property
     def turn(self) -> int:
@@ -110,7 +107,7 @@ class Run:
         if self._events > MAX_EVENTS:
             guard.count("events_dropped")
             return
-        recording.span.add_event(str(name), {key: _event_value(value) for key, value in attributes.items()})
+        recording.event(str(name), {key: _event_value(value) for key, value in attributes.items()})
 
     def next_turn(self) -> int:
         """Begin a turn (an LLM call of this run) and give its number, from 1."""
@@ -154,7 +151,7 @@ class Run:
         if active is None or self._recording is not None:
             return
         config, outer = active.config, scope.current.get()
-        parent: SpanContext | None = outer.span if outer is not None else active.otel.host_span()
+        parent = outer.span if outer is not None else host_span()
         name = self._name or config.agent
         shared = agent_attributes(
             agent=name,
@@ -169,12 +166,12 @@ class Run:
             shared[at.RUN_PARENT_ID] = outer.run_id
         recording = runtime.start(active, f"invoke_agent {name}", INTERNAL, parent, shared)
         if parent is None:
-            self._id = f"{recording.context.trace_id:032x}"
+            self._id = f"{recording.ids.trace_id:032x}"
         shared[at.RUN_ID] = self._id
         self.shared_attributes = dict(shared)
         shared[at.OPERATION_NAME] = "invoke_agent"
         self._recording = recording
-        self._scope = scope.Scope(recording.context, self, self._id)
+        self._scope = scope.Scope(recording.ids, self, self._id)
         if config.capture_content:
             if self._input is not None:
                 recording.payload.texts[at.RUN_INPUT] = json_text(self._input)

@@ -1,4 +1,4 @@
-"""The one place that holds what is in force: configuration, tracer, pipeline. `configure`, `flush`, `shutdown`,
+"""The one place that holds what is in force: configuration and pipeline. `configure`, `flush`, `shutdown`,
 `stats`.
 
 Everything that records asks `active()` first; it is None until `configure` was called, after `shutdown`, and while
@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,9 @@ from loopscope.exceptions import ConfigurationError
 
 from . import guard
 from .config import Config, resolve
-from .recording import Recording
+from .recording import Recording, SpanIds
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import ReadableSpan, Tracer
-    from opentelemetry.trace import SpanContext
-
     from .pipeline import Pipeline
 
 VERSION = "0.1.0"
@@ -34,13 +30,9 @@ SHUTDOWN_SECONDS = 5.0
 class Runtime:
     """One configuration in force, in one process."""
 
-    def __init__(self, config: Config, generation: int, tracer: Tracer) -> None:
-        from . import provider
+    def __init__(self, config: Config, generation: int) -> None:
         from .pipeline import Pipeline
 
-        self.tracer = tracer
-        self.otel = provider
-        """What touches OpenTelemetry; imported with the first configuration, not before."""
         self.config = config
         self.generation = generation
         """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
@@ -49,7 +41,6 @@ class Runtime:
 
 
 _runtime: Runtime | None = None
-_tracer: Tracer | None = None
 _lock = threading.Lock()
 _generation = 0
 _hooks_installed = False
@@ -64,7 +55,7 @@ def active() -> Runtime | None:
 
 def configure(arguments: Mapping[str, Any]) -> None:
     """Resolve the configuration and start recording; again: change it. Raises ConfigurationError for a bad argument."""
-    global _runtime, _tracer
+    global _runtime
     config = resolve(arguments)
     _check_prices(config)
     with _lock:
@@ -75,12 +66,8 @@ def configure(arguments: Mapping[str, Any]) -> None:
             _leaving.append(previous.pipeline)
         if not config.enabled:
             return
-        if _tracer is None:
-            from .provider import make_tracer
-
-            _tracer = make_tracer(VERSION, _span_ended)
         _install_process_hooks()
-        _runtime = Runtime(config, _generation, _tracer)
+        _runtime = Runtime(config, _generation)
         _runtime.pipeline.recover_orphans()
 
 
@@ -98,18 +85,9 @@ def _check_prices(config: Config) -> None:
             raise ConfigurationError(f"configure(price_overrides={{{model!r}: ...}}): {error}") from error
 
 
-def start(
-    runtime: Runtime,
-    name: str,
-    kind: int,
-    parent: SpanContext | None,
-    attributes: dict[str, Any],
-) -> Recording:
+def start(runtime: Runtime, name: str, kind: int, parent: SpanIds | None, attributes: dict[str, Any]) -> Recording:
     """Begin a span. The caller adds the run id to `attributes` before `announce`, as it may follow from the span's."""
-    tracer, otel = runtime.tracer, runtime.otel
-    now = time.time_ns()
-    span: Any = tracer.start_span(name, context=otel.parent_context(parent), kind=otel.KINDS[kind], start_time=now)
-    return Recording(span, runtime.generation, name, kind, parent, attributes, now)
+    return Recording(runtime.generation, name, kind, parent, attributes)
 
 
 def announce(recording: Recording, *, heartbeat: bool) -> None:
@@ -121,27 +99,9 @@ def announce(recording: Recording, *, heartbeat: bool) -> None:
 
 def end(recording: Recording) -> None:
     """End a span, once, and hand it to the worker. One that was begun before a fork is left to the parent process."""
-    if recording._ended:  # pyright: ignore[reportPrivateUsage] - `end` is the other half of Recording
-        return
-    recording._ended = True  # pyright: ignore[reportPrivateUsage]
-    if recording.generation != _generation:
-        return
-    _payloads[recording.context.span_id] = recording
-    try:
-        recording.span.end(recording.start.start_time + recording.elapsed_ns())
-    finally:
-        _payloads.pop(recording.context.span_id, None)
-
-
-_payloads: dict[int, Recording] = {}
-"""What belongs to a span beside it, from just before its end until the processor took it: same thread, same call."""
-
-
-def _span_ended(span: ReadableSpan) -> None:
     runtime = _runtime
-    recording = _payloads.get(span.context.span_id) if span.context else None
-    if runtime is not None and recording is not None:
-        runtime.pipeline.finished(span, recording.payload, recording.start)
+    if recording.close() and runtime is not None and recording.generation == _generation:
+        runtime.pipeline.finished(recording)
 
 
 def flush(timeout: float) -> bool:
@@ -203,7 +163,6 @@ def _after_fork_in_child() -> None:
     """Locks, threads and files of the parent are not the child's: replace all, touch none."""
     global _runtime, _lock, _generation
     _lock = threading.Lock()
-    _payloads.clear()
     _generation += 1
     guard.reset()
     inherited, _runtime = _runtime, None
@@ -211,4 +170,4 @@ def _after_fork_in_child() -> None:
         pipeline.abandon_after_fork()
     _leaving.clear()
     if inherited is not None:
-        _runtime = Runtime(inherited.config, _generation, inherited.tracer)
+        _runtime = Runtime(inherited.config, _generation)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import SpanContext
-
+    from .recording import SpanIds
     from .runs import Run
 
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class Scope:
     """The innermost span of ours around the running code, and its run (None inside a tool outside of any run)."""
 
-    span: SpanContext
+    span: SpanIds
     run: Run | None
     run_id: str
 

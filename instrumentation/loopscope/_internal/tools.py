@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast, overload
 
@@ -19,7 +18,7 @@ from . import guard, runtime, scope
 from .arguments import bound_arguments
 from .errors import error_class_of
 from .jsontext import json_text
-from .recording import INTERNAL, Recording, qualified_name
+from .recording import INTERNAL, Recording, host_span, new_trace_id, qualified_name
 from .runs import Run, agent_attributes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -130,23 +129,23 @@ class _Tool:
             attributes[at.TURN] = max(run.turn, 1)
             attempt = run.failed_attempts.get(key, 0) + 1
         attributes[at.TOOL_ATTEMPT] = attempt
-        parent = outer.span if outer is not None else active.otel.host_span()
+        parent = outer.span if outer is not None else host_span()
         recording = runtime.start(active, f"execute_tool {self.name}", INTERNAL, parent, attributes)
         if outer is not None:
             run_id = outer.run_id
         else:
-            run_id = f"{recording.context.trace_id:032x}" if parent is None else recording_run_id()
+            run_id = f"{recording.ids.trace_id:032x}" if parent is None else recording_run_id()
         attributes[at.RUN_ID] = run_id
         if config.capture_content:
             recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
         runtime.announce(recording, heartbeat=outer is None)
-        scope.current.set(scope.Scope(recording.context, run, run_id))
+        scope.current.set(scope.Scope(recording.ids, run, run_id))
         return _Call(recording, outer, run, key, attempt)
 
 
 def recording_run_id() -> str:
     """A run id for a span outside of any run, in a trace that the host began."""
-    return os.urandom(16).hex()
+    return f"{new_trace_id():032x}"
 
 
 class _Call:

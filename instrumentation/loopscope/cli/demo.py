@@ -30,6 +30,9 @@ def demo(
     """Start collector, engine and dashboards, run small real agents against a stand-in for the model, and stay up."""
     room("loopscope.demo.run", extra="all")
     room("loopscope_collector.process", extra="all")
+    # Both are a wish to end in order, also where a shell started this in the background with SIGINT ignored.
+    for wish in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wish, signal.default_int_handler)
     temporary = None if data_dir else Path(tempfile.mkdtemp(prefix="loopscope-demo-"))
     try:
         code = _play(data_dir or temporary or Path(), only or [], data, stay)
@@ -47,7 +50,7 @@ def _play(data_dir: Path, only: list[str], data: Path | None, stay: bool) -> int
     collector = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         addresses = _addresses(collector)
-        if "otlp-http" not in addresses:
+        if "dashboard" not in addresses:
             raise fail("the collector did not start; what it said is above", 1)
         arguments = [sys.executable, "-m", "loopscope.demo", "--endpoint", addresses["otlp-http"]]
         if only:

@@ -4,9 +4,10 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import clickhouse_connect
@@ -36,7 +37,7 @@ def running(writer: Client) -> list[str]:
 
 
 @contextmanager
-def begun(engine: EngineProcess, sql: str = ENDLESS) -> Iterator[socket.socket]:
+def begun(engine: EngineProcess, sql: str = ENDLESS) -> Generator[socket.socket]:
     """A statement that was sent and not waited for."""
     with socket.create_connection(("127.0.0.1", engine.port)) as connection:
         line = f"GET /?{urlencode({'query': sql})} HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -81,9 +82,7 @@ def test_cut_off_queries_leave_no_rows_behind(reader: Client) -> None:
             )
         assert reader.query("SELECT 'b'").result_rows == [("b",)]
         with pytest.raises(DatabaseError, match="395"):
-            reader.query(
-                "SELECT number, throwIf(number = 70000) FROM numbers(100000)", settings={"max_block_size": 1000}
-            ).result_rows  # noqa: B018
+            reader.query_df("SELECT throwIf(number = 70000) FROM numbers(100000)", settings={"max_block_size": 1000})
         assert reader.query("SELECT 'c'").result_rows == [("c",)]
 
 
@@ -102,7 +101,7 @@ def test_streamed_answers_need_little_memory(engine: EngineProcess, reader: Clie
         "SELECT repeat('x', 1000) FROM numbers(1000000)", fmt="RowBinary", settings={"max_block_size": 8192}
     ) as answer:
         size = 0
-        while piece := answer.read(1 << 20):
+        while piece := cast(Any, answer).read(1 << 20):
             size += len(piece)
             peak = max(peak, engine.memory_bytes())
     assert size == 1_002_000_000
@@ -149,7 +148,8 @@ def test_the_engine_goes_down_while_a_query_runs(small: EngineProcess) -> None:
 
 
 def test_acknowledged_inserts_survive_kill_9(small: EngineProcess) -> None:
-    """Killed in the middle of a load, twice: what was acknowledged is there, the port is the same, nothing is doubled."""
+    """Killed in the middle of a load, twice: what was acknowledged is there, the port is the same, nothing is doubled.
+    Killed in the middle of a load, twice: what was acknowledged is there, the port is the same, nothing is doubled."""
     writer = clickhouse_connect.get_client(dsn=small.write_dsn)
     writer.command(
         "CREATE TABLE loopscope.load (x UInt64, body String) ENGINE = MergeTree ORDER BY x "
@@ -193,6 +193,6 @@ def test_acknowledged_inserts_survive_kill_9(small: EngineProcess) -> None:
         loader.join()
     assert small.address == address
     writer = clickhouse_connect.get_client(dsn=small.write_dsn)
-    counts = dict(writer.query("SELECT x, count() FROM loopscope.load GROUP BY x").result_rows)
+    counts = {int(row[0]): int(row[1]) for row in writer.query("SELECT x, count() FROM load GROUP BY x").result_rows}
     assert acknowledged <= counts.keys()
     assert set(counts.values()) == {50}

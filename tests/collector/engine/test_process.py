@@ -38,7 +38,7 @@ def test_read_keys(tmp_path: Path) -> None:
     """With keys nobody reads without one; a key reads and does not write."""
     with EngineProcess(tmp_path / "data", port=0, write_secret=WRITE_SECRET, read_keys=["one", "two"]) as engine:
         for password in ("", "three", WRITE_SECRET):
-            with pytest.raises(DatabaseError, match="194|516"):
+            with pytest.raises(DatabaseError, match=r"194|516"):
                 clickhouse_connect.get_client(host="127.0.0.1", port=engine.port, password=password)
         for user, password in (("default", "one"), ("grafana", "two")):
             client = clickhouse_connect.get_client(host="127.0.0.1", port=engine.port, username=user, password=password)
@@ -99,5 +99,8 @@ def test_outgrown_memory_restarts_it(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_loads_no_engine() -> None:
-    code = "import sys, loopscope_collector.engine; sys.exit(any(name in sys.modules for name in ('chdb', 'pyarrow', 'uvicorn')))"
+    code = (
+        "import sys, loopscope_collector.engine; "
+        "sys.exit(any(name in sys.modules for name in ('chdb', 'pyarrow', 'uvicorn')))"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopscope._internal import guard, runtime, scope
 from loopscope._internal.errors import class_of_status, error_class_of
-from loopscope._internal.recording import CLIENT, Recording, qualified_name
+from loopscope._internal.recording import CLIENT, Recording, host_span, qualified_name
 from loopscope._internal.runs import Run, agent_attributes
 from loopscope._internal.tools import recording_run_id
 from loopscope_schemas import attributes as at
@@ -76,13 +76,13 @@ class LLMCall:
         base_url = client.base_url
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
-        parent = outer.span if outer is not None else active.otel.host_span()
+        parent = outer.span if outer is not None else host_span()
         name = f"chat {model}" if isinstance(model, str) else "chat"
         self._recording: Recording = runtime.start(active, name, CLIENT, parent, attributes)
         if outer is not None:
             attributes[at.RUN_ID] = outer.run_id
         else:
-            trace_id = self._recording.context.trace_id
+            trace_id = self._recording.ids.trace_id
             attributes[at.RUN_ID] = f"{trace_id:032x}" if parent is None else recording_run_id()
         self._capture_content = config.capture_content
         self._attempts = 0
@@ -166,8 +166,9 @@ class LLMCall:
             answer.streamed = True
             answer.exhausted = stream.exhausted
             answer.overflow_bytes = stream.overflow_bytes
+            stream.release()
         payload = self._recording.payload
-        payload.size = len(answer.request_body or b"") + len(answer.body or b"") + (stream.size if stream else 0)
+        payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
         answer.capture_content = self._capture_content
         payload.complete = functools.partial(complete, answer)
         self._stream = None

@@ -43,6 +43,11 @@ class StreamCapture:
             self.exhausted = exhausted
             ended(error)
 
+    def release(self) -> None:
+        """Let go of what was captured; the host may keep the response, and with it this object."""
+        self.chunks = []
+        self.arrivals = []
+
 
 def listen(response: Any, capture: StreamCapture) -> bool:
     """Wrap the body of a response that was not read yet; False when it cannot be."""
