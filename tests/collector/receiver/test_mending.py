@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValueList
 from support.otlp import request_with, span_names
 
 from loopscope_collector.receiver import texts
@@ -14,6 +14,7 @@ from loopscope_collector.receiver.otlp_json import decode_json
 from loopscope_collector.receiver.protobuf import UndecodableError, decode_protobuf
 
 PLACE = "P" * 60
+SPAN = {"name": "span", "attributes": [{"key": "key", "value": {"stringValue": PLACE}}]}
 
 
 def value_after_protobuf(raw: bytes) -> AnyValue:
@@ -22,20 +23,19 @@ def value_after_protobuf(raw: bytes) -> AnyValue:
     body = request.SerializeToString().replace(PLACE[: len(raw)].encode(), raw)
     decoded = decode_protobuf(body)
     assert span_names(decoded.body) == ["neighbour", "span"]
-    return (
-        ExportTraceServiceRequest.FromString(decoded.body).resource_spans[0].scope_spans[0].spans[1].attributes[0].value
-    )
+    return first_value(decoded.body, span=1)
 
 
 def value_after_json(value: str) -> AnyValue:
     """An attribute value from a JSON body whose string holds this escaped text."""
-    span = '{"name":"span","attributes":[{"key":"key","value":{"stringValue":"%s"}}]}' % value
-    decoded = decode_json(
-        b'{"resourceSpans":[{"scopeSpans":[{"spans":[%s]}]}]}' % span.encode("utf-8", "surrogateescape")
-    )
-    return (
-        ExportTraceServiceRequest.FromString(decoded.body).resource_spans[0].scope_spans[0].spans[0].attributes[0].value
-    )
+    document = {"resourceSpans": [{"scopeSpans": [{"spans": [SPAN]}]}]}
+    return first_value(decode_json(json.dumps(document).replace(PLACE, value).encode("utf-8", "surrogateescape")).body)
+
+
+def first_value(body: bytes, span: int = 0) -> AnyValue:
+    """The value of a span's first attribute."""
+    scope = ExportTraceServiceRequest.FromString(body).resource_spans[0].scope_spans[0]
+    return scope.spans[span].attributes[0].value
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_deep_values_are_kept_in_json(depth: int) -> None:
         ({"bytesValue": "/+8="}, AnyValue(bytes_value=b"\xff\xef")),
         ({"bytesValue": "_-8"}, AnyValue(bytes_value=b"\xff\xef")),
         ({"stringValue": ""}, AnyValue(string_value="")),
-        ({"kvlistValue": {"values": []}}, AnyValue(kvlist_value={})),
+        ({"kvlistValue": {"values": []}}, AnyValue(kvlist_value=KeyValueList())),
         ({"futureValue": 1}, AnyValue()),
     ],
 )
