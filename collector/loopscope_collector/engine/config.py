@@ -43,6 +43,8 @@ class EngineConfig:
     write_queue_seconds: float = 120.0
     reader_threads: int = max(1, (os.cpu_count() or 2) // 2)
     """`max_threads` of a reader's query unless it asks for another number."""
+    reader_nice: int = 10
+    """Priority of readers' threads below that of inserts. 19 starves them for seconds when other programs are busy."""
     reader_max_seconds: float = 60.0
     reader_max_memory_bytes: int = 1024 * MIB
     reader_max_result_bytes: int = 64 * MIB

@@ -214,7 +214,11 @@ def _one_statement(handle: Handle, sql: str) -> str:
 
 def _syntax_tree(handle: Handle, sql: str) -> dict[str, Any]:
     result = handle.execute("SELECT parseQueryToJSON({statement:String})", "RawBLOB", {"statement": escape_param(sql)})
-    tree = json.loads(result.bytes())
+    try:
+        tree = json.loads(result.bytes())
+    except RecursionError as error:
+        message = "the statement is nested so deeply that its syntax tree cannot be read"
+        raise ClickHouseError(BAD_ARGUMENTS, message) from error
     if not isinstance(tree, dict):
         raise ClickHouseError(BAD_ARGUMENTS, "the engine's parser returned no tree")
     return cast(dict[str, Any], tree)

@@ -15,7 +15,19 @@ from typing import Any, Protocol, cast
 from chdb import ChdbError
 from chdb.state.sqlitelike import Connection
 
+from loopscope_collector.engine.config import MIB
 from loopscope_collector.engine.errors import BAD_ARGUMENTS, ClickHouseError
+
+_SERVER_SETTINGS = {
+    # The engine's own defaults are 1 to 5 GiB each, for machines that do nothing else.
+    "mark_cache_size": 64 * MIB,
+    "index_mark_cache_size": 64 * MIB,
+    "primary_index_cache_size": 64 * MIB,
+    "text_index_tokens_cache_size": 96 * MIB,
+    "text_index_header_cache_size": 64 * MIB,
+    "text_index_postings_cache_size": 128 * MIB,
+    "query_condition_cache_size": 16 * MIB,
+}
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
@@ -117,7 +129,7 @@ class Engine:
 
     def __init__(self, data_dir: Path) -> None:
         """Open or create the directory. Raises ClickHouseError when another process holds it."""
-        self._path = str(data_dir)
+        self._path = f"{data_dir}?" + "&".join(f"{name}={value}" for name, value in _SERVER_SETTINGS.items())
         # Keeps the engine open between statements: with no handle open chDB closes it, and opening takes 40 ms.
         self._anchor = self.open()
         self.version = self._anchor.execute("SELECT version()", "TSVRaw").bytes().decode().strip()

@@ -87,7 +87,7 @@ class AnswerPipe:
     def abandon(self) -> None:
         """Loop side: nobody will read; a waiting thread is let go and told."""
         self._abandoned.set()
-        self._places.release(1_000_000)
+        self._places.release()  # the one thread that may wait sees the flag and stops
 
 
 class BodyReader:

@@ -89,10 +89,12 @@ class EngineServer:
         self._config = config
         self._engine = engine
         self._pool = ThreadPoolExecutor(config.parallel_reads + config.parallel_writes, "statement")
-        self._side_pool = ThreadPoolExecutor(3, "guard-and-kill")
+        self._guard_pool = ThreadPoolExecutor(2, "guard")
+        # A pool of its own: nothing may stand in the way of ending a statement.
+        self._kill_pool = ThreadPoolExecutor(1, "kill")
         self._guard = Guard(config, engine)
         self._lanes = Lanes(config)
-        self._running = Running(engine, self._side_pool)
+        self._running = Running(engine, self._kill_pool)
         self._began = time.time()
         self._draining = False
 
@@ -173,10 +175,10 @@ class EngineServer:
         loop = asyncio.get_running_loop()
         async with self._lanes.place(role):
             if role is Role.READER:
-                verdict = await loop.run_in_executor(self._side_pool, self._guard.judge, sql, request.params, database)
+                verdict = await loop.run_in_executor(self._guard_pool, self._guard.judge, sql, request.params, database)
                 settings = reader_settings(self._config, request.settings, statement.mark, readonly=verdict.readonly)
             else:
-                verdict = await loop.run_in_executor(self._side_pool, self._guard.describe, sql)
+                verdict = await loop.run_in_executor(self._guard_pool, self._guard.describe, sql)
                 settings = writer_settings(request.settings, statement.mark, readonly=request.method == "GET")
             if verdict.has_rows:
                 answer.output_format = verdict.output_format or request.default_format
@@ -215,6 +217,8 @@ class EngineServer:
     @asynccontextmanager
     async def _run(self, statement: Statement, pipe: AnswerPipe, work: Callable[[], None]) -> AsyncGenerator[None]:
         """Run `work` on a thread; whatever ends the block, the thread has ended after it."""
+        if self._draining:  # it waited for its place meanwhile
+            raise gone_down()
         loop = asyncio.get_running_loop()
         self._running.add(statement)
 
@@ -273,7 +277,8 @@ class EngineServer:
         for statement in self._running.all():
             await self._running.kill(statement)
         self._pool.shutdown(wait=True)
-        self._side_pool.shutdown(wait=True)
+        self._guard_pool.shutdown(wait=True)
+        self._kill_pool.shutdown(wait=True)
 
 
 def _resident_bytes() -> int:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from loopscope_collector.engine.config import EngineConfig, words
 from loopscope_collector.engine.errors import READONLY, ClickHouseError
 
-LOW_PRIORITY = "19"
-
 READER_SETTINGS = words(
     """
     allow_experimental_analyzer cast_keep_nullable cast_string_to_dynamic_use_inference
@@ -97,7 +95,7 @@ def reader_settings(
         if value is not None and not 0 < value <= bound:
             settings[name] = f"{bound:.15g}"
     settings |= {
-        "os_threads_nice_value_query": LOW_PRIORITY,
+        "os_threads_nice_value_query": str(config.reader_nice),
         "log_comment": mark,
         "readonly": readonly,
     }
