@@ -82,7 +82,7 @@ def assert_equal_to_scan(typed: str, bodies: Any, monkeypatch: pytest.MonkeyPatc
     folded = client.query("SELECT lowerUTF8({t:String})", parameters={"t": needle.text}).result_rows[0][0]
     expected = {run for run, body in lowered.items() if folded in body or folded in ("q", "a")}
     wanted = RunFilter(now - 3_600 * SECOND, now + SECOND, text=typed)
-    questions._shared_traces.clear()
+    questions.shared_traces.clear()
     list_runs.clear()
     assert {row.run_id for row in list_runs(wanted, limit=500)} == expected
 

@@ -77,7 +77,7 @@ class Rows:
     prompts: list[PromptRow] = field(default_factory=list[PromptRow])
     events: list[EventRow] = field(default_factory=list[EventRow])
     runs: list[RunStateRow] = field(default_factory=list[RunStateRow])
-    _seen: set[tuple[str, int, bytes]] = field(default_factory=set[tuple[str, int, bytes]])
+    seen: set[tuple[str, int, bytes]] = field(default_factory=set[tuple[str, int, bytes]])
 
     def insert(self, client: Client) -> None:
         """Write all rows and forget them."""
@@ -94,8 +94,8 @@ class Rows:
         """File content blocks of a trace; their hashes in order."""
         for block in blocks:
             key = (trace_id, span.day, block.hash)
-            if key not in self._seen:
-                self._seen.add(key)
+            if key not in self.seen:
+                self.seen.add(key)
                 self.messages.append(
                     MessageRow(
                         day=span.day,
@@ -218,8 +218,8 @@ def add_run(
             else:
                 call.tools_hash = Hash(prompt.hash)
             key = (f"{prompt.kind}/{agent}", day, prompt.hash)
-            if key not in rows._seen:
-                rows._seen.add(key)
+            if key not in rows.seen:
+                rows.seen.add(key)
                 rows.prompts.append(
                     PromptRow(
                         day=day, hash=Hash(prompt.hash), kind=prompt.kind, agent=agent, first_seen_at=Nanoseconds(at),

@@ -15,6 +15,7 @@ from loopscope_dashboards.panels.run_header import draw_figures, draw_header, mi
 from loopscope_dashboards.panels.timeline import Timeline, arrange, draw_timeline, window_of
 from loopscope_dashboards.panels.turn import (
     HISTORY_MESSAGES,
+    answered_by,
     compare,
     draw_answer,
     draw_heading,
@@ -187,7 +188,7 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
             if block.place < len(call.input_hashes)
         ]
         texts = texts_of(call.trace_id, tuple(dict.fromkeys([*needed, *call.output_hashes])))
-        answered = frozenset(before.output_hashes) if before else frozenset[str]()
+        answered = answered_by(before)
         left: list[Child] = [
             draw_seen(call, seen, texts, answered, before_number=before_number, history_from=history_from),
         ]
