@@ -141,9 +141,10 @@ def silent(database: str, run_ids: Sequence[str], silent_since_ns: int) -> str:
 
 
 def _silent(database: str, run_ids: Sequence[str], silent_since_ns: int) -> str:
-    return f"""FROM {database}.run_state_data FINAL
-WHERE run_id IN ({literals(run_ids)}) AND outcome = 'running'
-    AND last_seen_at < fromUnixTimestamp64Nano(toInt64({int(silent_since_ns)}))"""
+    # The table's name before the columns: what the statement puts in their place has the same names.
+    return f"""FROM {database}.run_state_data AS s FINAL
+WHERE s.run_id IN ({literals(run_ids)}) AND s.outcome = 'running'
+    AND s.last_seen_at < fromUnixTimestamp64Nano(toInt64({int(silent_since_ns)}))"""
 
 
 def stored_hashes(database: str, table: str, trace_ids: Iterable[str], days: Iterable[int]) -> str:

@@ -10,6 +10,7 @@ from support.telemetry import NOW, SECOND, Conversation, put, record, span
 from loopscope_collector.normalise import Batch, Context, normalise
 from loopscope_schemas import attributes as at
 from loopscope_schemas.content import dump, join, parse
+from loopscope_schemas.prices import price_list_version
 from loopscope_schemas.rows import FINISHED, NANOSECONDS_PER_DAY, SpanRow
 
 
@@ -45,7 +46,7 @@ def test_an_llm_call() -> None:
         "output_tokens": 42,
     }
     made = run.call("Where is order W-1?", [{"type": "text", "text": "On its way."}], usage=usage, temperature=0.5)
-    put(made, {at.COST_USD: 0.012583, at.COST_SOURCE: "computed", at.PRICE_VERSION: "genai-prices/0"})
+    put(made, {at.COST_USD: 0.012583, at.COST_SOURCE: "computed", at.PRICE_VERSION: price_list_version()})
     batch = rows(made)
     row = only(batch)
     assert (row.kind, row.operation, row.dialect, row.agent, row.turn) == ("llm", "chat", "loopscope", "support", 1)
