@@ -24,7 +24,7 @@ __all__ = ["Ingest", "WriteResult"]
 
 Clock = Callable[[], int]
 """Now, in Unix nanoseconds."""
-REBUILD_AT_ONCE: Final = 500
+REBUILD_AT_ONCE: Final = 2_000
 
 
 class Ingest:

@@ -67,7 +67,11 @@ GROUP BY run_id"""  # noqa: S608  (checked ids and a checked database name)
 
 
 def totals(database: str, run_ids: Sequence[str], since_ns: int) -> str:
-    """One row a run: what its spans that start at `since_ns` or later add up to. Columns as `run_state` reads them."""
+    """One row a run: what its spans that start at `since_ns` or later add up to. Columns as `run_state` reads them.
+
+    All versions of a span have the same run id, so it can be looked at before FINAL picks the newest, and before the
+    texts of all the other spans are read.
+    """
     root, first, last = (f"tuple({', '.join(columns)})" for columns in (ROOT, FIRST_CALL, LAST_CALL))
     is_done_call = "kind = 'llm' AND end_time IS NOT NULL"
     return f"""
@@ -110,7 +114,8 @@ SELECT
     maxIf(input_tokens, kind = 'llm') AS max_context,
     argMaxIf(context_window, {_KEY}, kind = 'llm' AND context_window IS NOT NULL) AS window
 FROM {database}.spans_data FINAL
-WHERE run_id IN ({literals(run_ids)}) AND start_time >= fromUnixTimestamp64Nano(toInt64({int(since_ns)}))
+PREWHERE run_id IN ({literals(run_ids)})
+WHERE start_time >= fromUnixTimestamp64Nano(toInt64({int(since_ns)}))
 GROUP BY run_id"""  # noqa: S608, E501  (checked ids and a checked database name)
 
 

@@ -17,7 +17,7 @@ from loopscope_collector.store import Store
 from loopscope_schemas.content import InexactJsonError, parse
 from loopscope_schemas.rows import NO_HASH, Day, Nanoseconds, RunStateRow
 
-RUNS_AT_ONCE: Final = 500
+RUNS_AT_ONCE: Final = 2_000
 """Runs in one query: their ids stay far below the longest statement that a server reads (256 KiB)."""
 SLACK_NS: Final = 3_600 * 1_000_000_000
 """Spans this much older than a run's known start are looked for as well: another collector may hold an earlier one."""

@@ -16,7 +16,7 @@ from loopscope_schemas.prices import COST_QUANTUM
 Reader = Callable[[Any], Any]
 
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
-_MAX_NAME_CHARS: Final = 4_096
+MAX_NAME_CHARS: Final = 4_096
 _MAX_UINT32: Final = 2**32 - 1
 _MAX_INT64: Final = 2**63 - 1
 _MAX_USD: Final = Decimal(10) ** 20
@@ -26,7 +26,7 @@ _MAX_USD: Final = Decimal(10) ** 20
 def text(value: Any) -> str | None:
     """A scalar as text; nothing that is longer than any name or id."""
     if type(value) is str:
-        return value if len(value) <= _MAX_NAME_CHARS else None
+        return value if len(value) <= MAX_NAME_CHARS else None
     return text_of(value) if isinstance(value, (bool, int, float)) else None
 
 

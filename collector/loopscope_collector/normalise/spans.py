@@ -20,9 +20,11 @@ from loopscope_collector.normalise.errors import error_class_of
 from loopscope_collector.normalise.fields import (
     CONTENT_FIELDS,
     LOSSY_FIELDS,
+    MAX_NAME_CHARS,
     RESOURCE_FIELDS,
     SPAN_ALIASES,
     SPAN_FIELDS,
+    text,
 )
 from loopscope_collector.normalise.otlp import Value, text_of, value_of
 from loopscope_schemas import attributes as at
@@ -98,14 +100,14 @@ def origin_of(resource: Resource, scope: InstrumentationScope, dialect: str) -> 
     texts: dict[str, str] = {}
     long_values: dict[str, str] = {}
     for item in resource.attributes:
-        text = text_of(value_of(item.value))
+        said = text_of(value_of(item.value))
         field_ = RESOURCE_FIELDS.get(item.key)
         if field_ is not None:
-            columns[field_] = text[:MAX_ATTRIBUTE_CHARS]
-        if len(text) > MAX_ATTRIBUTE_CHARS:
-            long_values[item.key] = text
-            text = _shortened(text)
-        texts[item.key] = text
+            columns[field_] = said[:MAX_ATTRIBUTE_CHARS]
+        if len(said) > MAX_ATTRIBUTE_CHARS:
+            long_values[item.key] = said
+            said = _shortened(said)
+        texts[item.key] = said
     if "environment" not in columns:
         columns["environment"] = texts.get(at.DEPLOYMENT_ENVIRONMENT_LEGACY, "")
     if not columns.get("process_id"):
@@ -130,13 +132,17 @@ def draft_of(span: Span, origin: Origin, batch: Batch, context: Context, receive
     for item in span.attributes:
         key = item.key
         any_value = item.value
-        # The common case first: asking which kind of value it is costs more than the value.
-        value: Any = any_value.string_value or value_of(any_value)
+        # The common cases first: asking which kind of value it is costs more than the value.
+        value: Any = any_value.string_value or any_value.int_value or value_of(any_value)
         entry = fields.get(key)
         if entry is not None and entry[0] not in columns:
-            read = entry[1](value)
+            column, read_as = entry
+            if read_as is text and type(value) is str and len(value) <= MAX_NAME_CHARS:
+                columns[column] = value
+                continue
+            read = read_as(value)
             if read is not None:
-                columns[entry[0]] = read
+                columns[column] = read
                 if key in LOSSY_FIELDS and read != value and [read] != value:
                     rest[key] = value
                 continue
@@ -181,8 +187,8 @@ def finish(draft: Draft) -> None:
         if span.trace_state:
             draft.rest[at.TRACE_STATE] = span.trace_state
     columns["attributes"] = {key: _bounded(draft, key, text_of(value)) for key, value in draft.rest.items()}
-    for key, text in draft.origin.long_values.items():
-        _bounded(draft, key, text)
+    for key, said in draft.origin.long_values.items():
+        _bounded(draft, key, said)
     if draft.cut:
         columns["cut"] = json.dumps(draft.cut, ensure_ascii=False)
 
@@ -203,11 +209,10 @@ def _read_cut(draft: Draft) -> None:
     stated = draft.content.pop(at.CUT, None)
     if stated is None:
         return
-    text = text_of(stated)
     try:
-        said = json.loads(text)
+        said = json.loads(text_of(stated))
     except (ValueError, RecursionError):
-        said = text
+        said = text_of(stated)
     draft.cut.update(said if isinstance(said, dict) else {at.CUT: said})
 
 
@@ -333,20 +338,20 @@ def _texts(items: "list[KeyValue] | Any") -> dict[str, str]:
     return {item.key: text_of(value_of(item.value)) for item in items}
 
 
-def _bounded(draft: Draft, key: str, text: str) -> str:
+def _bounded(draft: Draft, key: str, value: str) -> str:
     """The text, or its beginning when it is too long: then all of it is a content block, named in `cut`."""
-    if len(text) <= MAX_ATTRIBUTE_CHARS:
-        return text
-    block = Block(digest("other", "attribute", key, text), "other", "attribute", "other", "", text)
+    if len(value) <= MAX_ATTRIBUTE_CHARS:
+        return value
+    block = Block(digest("other", "attribute", key, value), "other", "attribute", "other", "", value)
     draft.add_blocks([block])
     draft.cut[key] = {
-        "from_bytes": utf8_length(text),
+        "from_bytes": utf8_length(value),
         "kept_chars": KEPT_CHARS,
         "block": block.hash.hex(),
         "why": "too long for a map: stored as a message",
     }
-    return _shortened(text)
+    return _shortened(value)
 
 
-def _shortened(text: str) -> str:
-    return f"{text[:KEPT_CHARS]}... [{len(text)} characters, see cut]"
+def _shortened(value: str) -> str:
+    return f"{value[:KEPT_CHARS]}... [{len(value)} characters, see cut]"

@@ -37,6 +37,7 @@ from loopscope_schemas.content.exact_json import (
 )
 
 HASH_BYTES: Final = 16
+_blake2b = hashlib.blake2b
 VOLATILE_KEYS: Final = frozenset({"cache_control", "citations", "caller"})
 _INLINE_KEYS: Final = frozenset(
     {"type", "id", "tool_use_id", "call_id", "media_type", "mime_type", "modality", "role", "file_id"}
@@ -87,9 +88,9 @@ class Block:
 
 def digest(*parts: str | bytes) -> bytes:
     """BLAKE2b-128 over the parts, each closed by a separator that UTF-8 text cannot contain."""
-    data = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
+    data = [part if type(part) is bytes else part.encode("utf-8", "surrogatepass") for part in parts]  # type: ignore[union-attr]
     data.append(b"")
-    return hashlib.blake2b(b"\xff".join(data), digest_size=HASH_BYTES).digest()
+    return _blake2b(b"\xff".join(data), digest_size=HASH_BYTES).digest()
 
 
 @lru_cache(maxsize=1024)
@@ -154,7 +155,7 @@ def _split_plain(role: str, block: Any, tool: str) -> tuple[Block, str] | None:
             return _split_call(role, block["id"], block["name"], block["input"])
         else:
             return None
-    if type(body) is not str or not body or has_surrogates(body):
+    if type(body) is not str or not body or (not body.isascii() and has_surrogates(body)):
         return None
     return Block(digest(role, kind, ids, body), role, kind, source_of(role, kind), tool, body), shape % len(body)
 
@@ -198,14 +199,21 @@ def join_block(shape: str, body: str, blob: Callable[[bytes], bytes]) -> Json:
     return fill(parse(shape), Leaves(body), blob)
 
 
-def literal_shape(value: Any) -> str:
-    """The shape that holds all text itself: `Splitter().shape(value, "", None, True, 0)`, with less ado."""
+def literal_shape(value: Any, depth: int = 0) -> str:
+    """The shape that holds all text itself. Raises InexactJsonError for nesting deeper than MAX_DEPTH."""
     kind = type(value)
     if kind is str:
         return quote("=" + value)
     if kind is Raw:
         return value
-    return Splitter().shape(value, "", None, True, 0)
+    if depth > MAX_DEPTH:
+        raise InexactJsonError(f"nested more than {MAX_DEPTH} deep")
+    if kind is dict or kind is Pairs:
+        items = value.items() if kind is dict else value
+        return "{" + ",".join([f"{quote_key(key)}:{literal_shape(item, depth + 1)}" for key, item in items]) + "}"
+    if kind is list:
+        return "[" + ",".join([literal_shape(item, depth + 1) for item in value]) + "]"
+    return "null" if value is None else "true" if value else "false"
 
 
 class Splitter:

@@ -20,8 +20,11 @@ from loopscope_schemas.content.blocks import Blob, Block, Splitter, digest, lite
 from loopscope_schemas.content.exact_json import DECODER, InexactJsonError, Json, Pairs, Raw, dump, quote, quote_key
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
+_SPACES: Final = frozenset(" \t\n\r")
 _INLINE_MAX_CHARS: Final = 1_024
 """A longer value outside of messages becomes a block: shapes are kept for each call, blocks once."""
+_SHORT_CHARS: Final = 100
+"""Short enough to be inline whatever it takes to quote."""
 _MOVING: Final = 4
 """Messages at the end of a known history that may have changed before all are looked at one by one."""
 _CONTENT_KEYS: Final = frozenset({"content", "parts", "tool_calls"})
@@ -203,6 +206,8 @@ def split_opaque(data: bytes, *, role: str = "other", kind: str = "opaque", tool
 
 
 def _skip(text: str, at: int) -> int:
+    if text[at : at + 1] not in _SPACES:
+        return at
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
@@ -466,6 +471,8 @@ def _message(value: Any, memo: Memo, default_role: str) -> Message:
         if key in _CONTENT_KEYS and isinstance(item, (list, str)) and not isinstance(item, Raw):
             shape, found = _content(role, item, memo, tool)
             blocks.extend(found)
+        elif type(item) is str and len(item) < _SHORT_CHARS:
+            shape = quote("=" + item)
         elif len(text := dump(item)) > _INLINE_MAX_CHARS:
             block, inner = split_block(role, item)
             blocks.append(block)
@@ -482,20 +489,21 @@ def _content(role: str, value: Any, memo: Memo, tool: str = "") -> tuple[str, li
         return f'["%",{shape}]', [block]
     shapes: list[str] = []
     blocks: list[Block] = []
+    tools = memo.tools_by_id
     for item in value:
-        block, shape = split_block(role, item, tool or _tool_of_result(item, memo))
-        if block.tool and isinstance(item, dict) and isinstance(item.get("id"), str) and block.source == "tool_call":
-            memo.tools_by_id[item["id"]] = block.tool
+        block, shape = split_block(role, item, tool or (_tool_of_result(item, tools) if tools else ""))
+        if block.source == "tool_call" and block.tool and isinstance(item, dict) and isinstance(item.get("id"), str):
+            tools[item["id"]] = block.tool
         shapes.append(f'["%",{shape}]')
         blocks.append(block)
     return "[" + ",".join(shapes) + "]", blocks
 
 
-def _tool_of_result(item: Any, memo: Memo) -> str:
-    if not isinstance(item, dict):
+def _tool_of_result(item: Any, tools: dict[str, str]) -> str:
+    if type(item) is not dict:
         return ""
     for key in ("tool_use_id", "id"):
         call_id = item.get(key)
-        if isinstance(call_id, str) and call_id in memo.tools_by_id:
-            return memo.tools_by_id[call_id]
+        if isinstance(call_id, str) and call_id in tools:
+            return tools[call_id]
     return ""
