@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, expect, sync_playwright
 from support.dashboards import READ_KEY, Dashboards, Store, engine_in, read_dsn
 from support.hostile import CONTROLS_SHOWN, MARKUP
 from support.recorded_runs import SECOND, Rows, add_run, connect, migrate, support_turns
@@ -40,7 +40,11 @@ class Visit:
         self.outside: list[str] = []
         self.dialogs: list[str] = []
         self.page.on("request", self._note)
-        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
 
     def _note(self, request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "blob:", "data:")):
@@ -59,7 +63,7 @@ def test_the_prompt_of_a_run_is_read_off_its_page(visit: Visit, dashboards: Dash
     page = visit.page
     page.goto(f"{dashboards.url}/?agent=support&env=staging")
     page.locator("table.runs tbody tr", has_text="1.5.0").click()
-    expect(page).to_have_url(re.compile(rf"/run\?run={store.runs['support']}"))
+    expect(page).to_have_url(re.compile(rf"/\?run={store.runs['support']}"))
     expect(page.get_by_text("Turn 1 of 12")).to_be_visible()
     expect(page.locator(".block", has_text="Where is my order W-1001?").first).to_be_visible()
     page.get_by_text("Next \u2192").click()
@@ -75,7 +79,7 @@ def test_the_prompt_of_a_run_is_read_off_its_page(visit: Visit, dashboards: Dash
 
 def test_a_shared_address_opens_the_same_turn_and_tab(visit: Visit, dashboards: Dashboards, store: Store) -> None:
     page = visit.page
-    page.goto(f"{dashboards.url}/run?run={store.runs['support']}&turn=7&tab=Prompts")
+    page.goto(f"{dashboards.url}/?run={store.runs['support']}&turn=7&tab=Prompts")
     expect(page.get_by_text("You are the support agent of a small shop.").first).to_be_visible()
     page.get_by_text("Turn", exact=True).first.click()
     expect(page.get_by_text("Turn 7 of 12")).to_be_visible()
@@ -86,7 +90,7 @@ def test_a_row_is_a_real_link(visit: Visit, dashboards: Dashboards, store: Store
     page.goto(f"{dashboards.url}/?env=staging")
     link = page.locator("table.runs a").first
     expect(link).to_be_visible()
-    assert link.evaluate("a => a.href") == f"{dashboards.url}/run?run={store.runs['support']}"
+    assert link.evaluate("a => a.href") == f"{dashboards.url}/?run={store.runs['support']}"
 
 
 def test_filters_stand_in_the_address(visit: Visit, dashboards: Dashboards) -> None:
@@ -105,7 +109,7 @@ def test_filters_stand_in_the_address(visit: Visit, dashboards: Dashboards) -> N
 @pytest.mark.parametrize("tab", ["Turn", "Prompts", "Record", "Context"])
 def test_hostile_text_stays_text(tab: str, visit: Visit, dashboards: Dashboards, store: Store) -> None:
     page = visit.page
-    page.goto(f"{dashboards.url}/run?run={store.runs['hostile']}&turn=1&tab={tab}")
+    page.goto(f"{dashboards.url}/?run={store.runs['hostile']}&turn=1&tab={tab}")
     expect(page.locator("h1")).to_contain_text(MARKUP[:100])
     if tab == "Context":
         page.wait_for_selector(".js-plotly-plot")
@@ -140,8 +144,9 @@ def assert_nothing_is_live(visit: Visit) -> None:
             const walk = (root) => {
                 for (const element of root.querySelectorAll('*')) {
                     if (element.shadowRoot) walk(element.shadowRoot);
-                    const address = ['href', 'src', 'xlink:href'].map((name) => element.getAttribute(name) ?? '').join(' ');
-                    if (/evil|javascript:/.test(address) || element.hasAttribute('onerror')) found.push(element.outerHTML);
+                    const address = ['href', 'src', 'xlink:href'].map((name) => element.getAttribute(name)).join();
+                    if (/evil|javascript:/.test(address)) found.push(element.outerHTML);
+                    if (element.hasAttribute('onerror')) found.push(element.outerHTML);
                     if (element.classList.contains('katex')) found.push('formula');
                     if (element.tagName === 'SCRIPT' && element.textContent.includes('owned')) found.push('script');
                 }
@@ -220,7 +225,7 @@ def test_a_page_comes_back_when_the_store_does(browser: Browser, tmp_path_factor
 
 def test_the_request_can_be_downloaded_exactly(visit: Visit, dashboards: Dashboards, store: Store) -> None:
     page = visit.page
-    page.goto(f"{dashboards.url}/run?run={store.runs['support']}&turn=2")
+    page.goto(f"{dashboards.url}/?run={store.runs['support']}&turn=2")
     expect(page.get_by_text("Turn 2 of 12")).to_be_visible()
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Request as JSON").click()
@@ -233,7 +238,7 @@ def test_the_request_can_be_downloaded_exactly(visit: Visit, dashboards: Dashboa
 
 def test_a_text_of_ten_megabytes_can_be_downloaded_whole(visit: Visit, dashboards: Dashboards, store: Store) -> None:
     page = visit.page
-    page.goto(f"{dashboards.url}/run?run={store.runs['big']}&turn=2")
+    page.goto(f"{dashboards.url}/?run={store.runs['big']}&turn=2")
     expect(page.get_by_text("Showing 20,000 of 10,485,760 characters").first).to_be_visible()
     with page.expect_download() as waiting:
         page.get_by_role("button", name=re.compile("10,485,760 characters")).first.click()

@@ -47,27 +47,6 @@ LIVE_SECONDS: Final = 1.0
 RECORD_SPANS: Final = 60
 """Spans whose whole record is shown at once."""
 TABS: Final = ("Turn", "Context", "Prompts", "Record")
-_TREES: Final = ("run_header", "run_figures", "run_timeline", "run_turn", "run_prompts", "run_record", "run_missing")
-
-
-def _go() -> None:
-    """Follow a click inside one of the trees."""
-    target = plain.clicked(*_TREES)
-    if not target:
-        return
-    page = target.pop("page", "")
-    if page == "runs":
-        # Back to the list as it was left, unless the link says which list it means.
-        st.switch_page("views/runs.py", query_params=target or st.session_state.get("runs_address", {}))
-    elif page == "run" and target.get("run") == st.query_params.get("run"):
-        for name in ("turn", "spans"):
-            if name in target:
-                st.query_params[name] = target[name]
-            elif name in st.query_params:
-                del st.query_params[name]
-    elif page == "run":
-        st.query_params.from_dict(target)
-        st.rerun()
 
 
 def _chosen_turn(run: Run, timeline: Timeline) -> int | None:
@@ -93,7 +72,6 @@ def _chosen_turn(run: Run, timeline: Timeline) -> int | None:
 
 def page_of(run_id: str) -> None:
     """Everything about a run."""
-    _go()
     run = get_run(run_id)
     if run is None:
         plain.draw(missing_run(run_id), key="run_missing")
@@ -103,7 +81,7 @@ def page_of(run_id: str) -> None:
         del st.session_state["live_run"]
         st.rerun()
     moment = now()
-    plain.draw(draw_header(run, moment), key="run_header")
+    plain.draw(draw_header(run, moment, st.session_state.get("runs_address", {})), key="run_header")
     plain.draw(draw_figures(run, moment), key="run_figures")
     spans = spans_of(run)
     timeline = arrange(run, spans)
@@ -343,8 +321,7 @@ def render() -> None:
             say("There is no such run", str(error), node("p", node("a", "All runs", go=to_runs())), key="address")
             return
         if run_id is None:
-            say("No run is chosen", "Choose one from the list of runs.", key="address")
-            st.page_link("views/runs.py", label="Runs", icon=":material/list:")
+            say("No run is chosen", node("p", node("a", "All runs", go=to_runs())), key="address")
             return
         run = get_run(run_id)
         if run is None or run.live:
