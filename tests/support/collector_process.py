@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -125,7 +125,7 @@ class CollectorProcess:
 @contextmanager
 def collector_process(
     data_dir: Path, *, app: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Iterator[CollectorProcess]:
+) -> Generator[CollectorProcess]:
     """A collector that is gone afterwards."""
     process = CollectorProcess(data_dir, app=app, environment=environment)
     try:
