@@ -139,7 +139,12 @@ def draw_figures(run: Run, now: datetime) -> Node:
                     "",
                 ),
                 ("Tool calls", figures.count(run.tool_calls), "", ""),
-                ("Errors", figures.count(run.errors), (run.error_class or "") if run.errors else "", "bad" if run.errors else ""),
+                (
+                    "Errors",
+                    figures.count(run.errors),
+                    (run.error_class or "") if run.errors else "",
+                    "bad" if run.errors else "",
+                ),
                 ("Input tokens", tokens_in, _cache(run), ""),
                 (
                     "Output tokens",
