@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.dashboards import Dashboards, engine_in, free_port, read_dsn
+from support.dashboards import Dashboards, engine_in, free_port, read_dsn, wait_for
 from support.recorded_runs import SECOND, Rows, add_run, connect, migrate, run_id_of, support_turns
 
 BUDGET_RUN_QUERIES_MS = 100.0
@@ -142,6 +142,7 @@ def empty_streamlit() -> Generator[str]:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
+            wait_for(f"http://127.0.0.1:{port}", process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()

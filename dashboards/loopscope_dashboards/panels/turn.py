@@ -169,6 +169,30 @@ def _error(call: Call) -> Node:
     )
 
 
+def draw_history_pager(run_id: str, turn: int, pages: int, history_from: int) -> Node | None:
+    """Links to the pages of a long history; None for a short one."""
+    if pages <= 1:
+        return None
+    page = history_from // HISTORY_MESSAGES + 1
+
+    def link(label: str, to: int) -> Node:
+        if not 1 <= to <= pages or to == page:
+            return node("span", label, cls="off")
+        return node("a", label, go=to_run(run_id, turn, history="true", page=str(to)))
+
+    return notice(
+        f"History, page {page} of {pages}",
+        node(
+            "span",
+            link("First", 1),
+            link("Earlier", page - 1),
+            link("Later", page + 1),
+            link("Last", pages),
+            cls="pager",
+        ),
+    )
+
+
 def draw_seen(
     call: Call,
     seen: Seen,

@@ -19,6 +19,7 @@ from loopscope_dashboards.panels.turn import (
     compare,
     draw_answer,
     draw_heading,
+    draw_history_pager,
     draw_seen,
     draw_tools,
     wanted_blocks,
@@ -91,7 +92,10 @@ def page_of(run_id: str) -> None:
         problem = ""
     except AddressError as error:
         turn, start, problem = None, 0, str(error)
-    plain.draw(draw_timeline(run, timeline, turn, start, nanoseconds(moment)), key="run_timeline")
+    plain.draw(
+        draw_timeline(run, timeline, turn, start, nanoseconds(moment), st.query_params.get("tab", "")),
+        key="run_timeline",
+    )
     if problem:
         say("There is no such turn", problem, key="turn")
         return
@@ -117,7 +121,10 @@ def page_of(run_id: str) -> None:
         _record(run, timeline, turn)
     else:
         history = bar.toggle("Whole history", key="history", bind="query-params")
-        _turn(run, timeline, turn, history=history)
+        try:
+            _turn(run, timeline, turn, history=history)
+        except AddressError as error:
+            say("There is no such page", str(error), key="history")
 
 
 def _calls(timeline: Timeline, turn: int) -> tuple[list[Call], Call | None]:
@@ -150,7 +157,9 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
     tools = tools_of(_where(tool_spans))
     numbers = timeline.numbers
     newest = numbers[-1] if run.live else None
-    parts: list[Child] = [draw_heading(run.run_id, turn, numbers, calls, newest=newest, more={})]
+    parts: list[Child] = [
+        draw_heading(run.run_id, turn, numbers, calls, newest=newest, more={"history": "true"} if history else {})
+    ]
     cut: list[tuple[str, Callable[[], str]]] = []
     before_number = max((number for number in numbers if number < turn), default=None)
     pages = 0
@@ -159,7 +168,7 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
         history_from: int | None = None
         if history:
             pages = max(pages, -(-len(seen.outline.messages) // HISTORY_MESSAGES))
-            history_from = _history_page(pages, turn) * HISTORY_MESSAGES
+            history_from = _history_page(pages) * HISTORY_MESSAGES
         needed = [
             call.input_hashes[block.place]
             for block in wanted_blocks(seen, history_from)
@@ -168,6 +177,7 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
         texts = texts_of(call.trace_id, tuple(dict.fromkeys([*needed, *call.output_hashes])))
         answered = answered_by(before)
         left: list[Child] = [
+            draw_history_pager(run.run_id, turn, pages, history_from) if history_from is not None else None,
             draw_seen(call, seen, texts, answered, before_number=before_number, history_from=history_from),
         ]
         right: list[Child] = [draw_answer(call, texts)]
@@ -179,17 +189,16 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
     if not calls:
         parts.append(notice("This call is not in the store yet."))
     plain.draw(node("div", *parts, cls="tree stack"), key="run_turn")
-    if history and pages > 1:
-        st.pagination(pages, key=f"history_page_{turn}") if hasattr(st, "pagination") else None
     for tool in tools:
         if tool.arguments_chars > CUT_CHARS or tool.result_chars > CUT_CHARS:
             cut.append((f"Tool call {tool.span_id}", _tool_reader(tool.span_id, _where(tool_spans))))
     _downloads(calls, cut)
 
 
-def _history_page(pages: int, turn: int) -> int:
-    asked = st.session_state.get(f"history_page_{turn}", 1)
-    return max(0, min(int(asked), pages) - 1)
+def _history_page(pages: int) -> int:
+    """The page of the history that the address asks for; the last one, where the new messages are, without."""
+    asked = number_in_address("page", "The address asks for a page of the history that cannot be.")
+    return max(0, min(asked or pages, pages) - 1)
 
 
 def _tool_reader(span_id: str, where: Where) -> Callable[[], str]:
