@@ -1,7 +1,7 @@
 """Pre-encoded OTLP requests and the process that sends them; used by `ingest`.
 
-Three shapes of traffic: `genai` and `loopscope` are runs of 12 turns whose every call carries the full history (12 chat, 11
-tool and one agent span, about 18 KB a span on average) in the OpenTelemetry GenAI conventions and in Loopscope's own
+Three shapes of traffic: `genai` and `loopscope` are runs of 12 turns whose every call carries the full history (12 chat,
+11 tool and one agent span, about 18 KB a span on average) in the OpenTelemetry GenAI conventions and in Loopscope's own
 dialect; `narrow` is spans of at most 2 KB without content. Texts are drawn from a vocabulary, so that they compress as
 texts do; no two runs share one.
 """
@@ -159,6 +159,7 @@ def _run_of(mode: str) -> Callable[[_Words, int, int], list[Span]]:
         system = words.text(SYSTEM_CHARACTERS)
         history: list[dict[str, Any]] = [_user(words.text(GROWTH_CHARACTERS // 2), own=own)]
         spans: list[Span] = []
+        said = ""
         for turn in range(1, TURNS + 1):
             call_id = f"toolu_{words.id(9).hex()}"
             arguments = {"query": words.text(200)}
