@@ -1,7 +1,7 @@
 """Pre-encoded OTLP requests and the process that sends them; used by `ingest`.
 
-Three shapes of traffic: `genai` and `loopscope` are runs of 12 turns whose every call carries the full history (12 chat,
-11 tool and one agent span, about 18 KB a span on average) in the OpenTelemetry GenAI conventions and in Loopscope's own
+Three shapes of traffic: `genai` and `loopscope` are runs of 12 turns whose every call carries the full history (12
+chat, 11 tool and one agent span, about 18 KB a span) in the OpenTelemetry GenAI conventions and in Loopscope's own
 dialect; `narrow` is spans of at most 2 KB without content. Texts are drawn from a vocabulary, so that they compress as
 texts do; no two runs share one.
 """
