@@ -7,7 +7,6 @@ that of two collectors the one that looked last wins.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from loopscope_collector.arrow import to_table
@@ -15,7 +14,7 @@ from loopscope_collector.ingest import run_queries
 from loopscope_collector.normalise.batch import storable
 from loopscope_collector.store import Store
 from loopscope_schemas.content import InexactJsonError, parse
-from loopscope_schemas.rows import NO_HASH, Day, Nanoseconds, RunStateRow
+from loopscope_schemas.rows import Day, Nanoseconds, RunStateRow
 
 RUNS_AT_ONCE: Final = 2_000
 """Runs in one query: their ids stay far below the longest statement that a server reads (256 KiB)."""
@@ -27,26 +26,8 @@ HASHES_AT_ONCE: Final = 2_000
 LONGEST_TEXT: Final = 65_536
 """Characters of an input or answer that was found in messages; one that the run itself stated is kept in full."""
 OUTCOMES: Final = frozenset({"completed", "partial", "limit", "failed", "escalated"})
-_ROOT_NAMES: Final = (
-    "end",
-    "status",
-    "outcome",
-    "input",
-    "answer",
-    "config",
-    "limits",
-    "limit_hit",
-    "error_class",
-    "error_type",
-    "agent",
-    "agent_version",
-    "prompt_version",
-    "trace_id",
-    "process_id",
-)
-"""Names here of `run_queries.ROOT`."""
-Texts: TypeAlias = "dict[tuple[str, int, bytes], tuple[str, str]]"
-"""By trace, day and hash: source and text."""
+Texts: TypeAlias = "dict[tuple[str, int, str], tuple[str, str]]"
+"""By trace, day and hash in hex: source and text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +83,36 @@ class RunStates:
     def _rows(self, run_ids: Sequence[str], since_ns: int, known: Mapping[str, Known]) -> list[RunStateRow]:
         hour = SLACK_NS
         since = max(0, since_ns // hour * hour - SLACK_NS)
-        table = self._store.query_arrow(run_queries.totals(self._store.database, run_ids, since))
-        found = [Totals(row) for row in table.to_pylist()]
-        texts = self._texts(found)
-        return [state_of(item, texts, known.get(item.run_id)) for item in found]
+        names = run_queries.TOTALS.keys()
+        found = [
+            Totals(dict(zip(names, row, strict=True)))
+            for row in self._store.query(run_queries.totals(self._store.database, run_ids, since))
+        ]
+        places = self._places([item.run_id for item in found if item.needs_text], since)
+        texts = self._texts(places.values())
+        return [state_of(item, places.get(item.run_id), texts, known.get(item.run_id)) for item in found]
 
-    def _texts(self, found: Iterable["Totals"]) -> Texts:
+    def _places(self, run_ids: Sequence[str], since_ns: int) -> dict[str, "Places"]:
+        if not run_ids:
+            return {}
+        rows = self._store.query(run_queries.places(self._store.database, run_ids, since_ns))
+        return {
+            row[0]: Places(Place(row[1], int(row[2]), tuple(row[3])), Place(row[4], int(row[5]), tuple(row[6])))
+            for row in rows
+        }
+
+    def _texts(self, places: Iterable["Places"]) -> Texts:
         """Source and text of the blocks that stand for a missing input or final answer."""
-        traces: set[str] = set()
-        days: set[int] = set()
-        hashes: set[bytes] = set()
-        for item in found:
-            for place, wanted in ((item.input_place, item.needs_input), (item.answer_place, item.needs_answer)):
-                if wanted and place.hashes:
-                    traces.add(place.trace_id)
-                    days.add(place.day)
-                    hashes.update(place.hashes)
+        wanted = [place for pair in places for place in (pair.question, pair.answer) if place.hashes]
+        hashes = sorted({hash_ for place in wanted for hash_ in place.hashes})
+        traces, days = {place.trace_id for place in wanted}, {place.day for place in wanted}
         texts: Texts = {}
-        wanted_hashes = sorted(hashes)
-        for begin in range(0, len(wanted_hashes), HASHES_AT_ONCE):
-            some = wanted_hashes[begin : begin + HASHES_AT_ONCE]
+        for begin in range(0, len(hashes), HASHES_AT_ONCE):
+            some = hashes[begin : begin + HASHES_AT_ONCE]
             sql = run_queries.texts(self._store.database, sorted(traces), sorted(days), some, LONGEST_TEXT)
-            for row in self._store.query_arrow(sql).to_pylist():
-                trace_id, day, hash_, source, text, length = row.values()
+            for trace_id, day, hash_, source, text, length in self._store.query(sql):
                 shown = text if length <= LONGEST_TEXT else f"{text}... [{length} characters]"
-                texts[trace_id, int(day), bytes(hash_)] = (source, shown)
+                texts[trace_id, int(day), hash_] = (source, shown)
         return texts
 
 
@@ -136,7 +122,16 @@ class Place:
 
     trace_id: str
     day: int
-    hashes: tuple[bytes, ...]
+    hashes: tuple[str, ...]
+    """In hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The blocks that say what a run was asked and what it answered."""
+
+    question: Place
+    answer: Place
 
 
 class Totals:
@@ -146,101 +141,97 @@ class Totals:
         self.row = row
         self.run_id: str = row["run_id"]
         self.has_root: bool = row["roots"] > 0
-        self.root = dict(zip(_ROOT_NAMES, row["root"].values(), strict=True))
-        first = tuple(row["first_call"].values())
-        last = tuple(row["last_call"].values())
-        self.input_place = Place(first[0], first[1], tuple(first[3]))
-        self.answer_place = Place(last[0], last[1], tuple(last[2]))
-        self.system_hash: bytes = first[2]
-        self.prompt_version: str = self.root["prompt_version"] or first[4]
-        self.last_status, self.last_is_partial, self.last_error_class, self.last_error_type = last[3:7]
 
     @property
     def ended_ns(self) -> int | None:
         """When the run ended; None while it is open."""
+        row = self.row
         if self.has_root:
-            return self.root["end"]
-        return None if self.row["open_spans"] else self.row["last_event_ns"]
+            return row["root_end"] or None
+        return None if row["open_spans"] else row["last_event"]
 
     @property
     def outcome(self) -> str:
         """How it ended, `running` while it is open."""
+        row = self.row
         if self.ended_ns is None:
             return "running"
         if self.has_root:
-            stated = self.root["outcome"]
-            return stated if stated in OUTCOMES else "failed" if self.root["status"] == "error" else "completed"
-        if self.last_status == "error":
+            stated = row["root_outcome"]
+            return stated if stated in OUTCOMES else "failed" if row["root_status"] == "error" else "completed"
+        if row["last_status"] == "error":
             return "failed"
-        return "partial" if self.last_is_partial else "completed"
+        return "partial" if row["last_partial"] else "completed"
 
     @property
     def error(self) -> tuple[str, str]:
         """Class and type of the error that the run ended with."""
-        if self.has_root and (self.root["error_type"] or self.root["status"] != "error"):
-            return self.root["error_class"], self.root["error_type"]
-        is_failed = self.last_status == "error" and self.ended_ns is not None
-        return (self.last_error_class, self.last_error_type) if is_failed else ("", "")
+        row = self.row
+        if self.has_root and (row["root_error_type"] or row["root_status"] != "error"):
+            return row["root_error_class"], row["root_error_type"]
+        is_failed = row["last_status"] == "error" and self.ended_ns is not None
+        return (row["last_error_class"], row["last_error_type"]) if is_failed else ("", "")
 
     @property
-    def needs_input(self) -> bool:
-        """Whether nobody stated the run's input."""
-        return not self.root["input"]
-
-    @property
-    def needs_answer(self) -> bool:
-        """Whether the run ended and nobody stated its answer."""
-        return not self.root["answer"] and self.ended_ns is not None
+    def needs_text(self) -> bool:
+        """Whether nobody stated the input, or the answer of a run that ended, and its calls may tell."""
+        row = self.row
+        asks = not row["root_input_text"] or (not row["root_output_text"] and self.ended_ns is not None)
+        return asks and row["done_calls"] > 0
 
 
-def state_of(item: Totals, texts: Texts, known: Known | None) -> RunStateRow:
+def state_of(item: Totals, places: Places | None, texts: Texts, known: Known | None) -> RunStateRow:
     """The run's row, as its spans tell it now."""
-    row, root = item.row, item.root
-    cost = row["sum_cost"]
+    row = item.row
     error_class, error_type = item.error
-    has_prompt = item.system_hash != NO_HASH
+    ended = item.ended_ns
+    question, answer = _plain(row["root_input_text"]), _plain(row["root_output_text"])
+    if places is not None:
+        question = question or _text(texts, places.question, "user", last=True)
+        if ended is not None:
+            answer = answer or _text(texts, places.answer, "assistant")
+    hash_ = row["system_hash"]
     return RunStateRow(
-        day=Day(row["first_day"]),
+        day=Day(row["day"]),
         run_id=item.run_id,
-        version=max(row["now_ns"], known.version + 1 if known else 0),
-        trace_id=root["trace_id"] or row["first_trace"],
+        version=max(row["now"], known.version + 1 if known else 0),
+        trace_id=row["root_trace_id"] or row["first_trace"],
         parent_run_id=row["parent_run"],
-        agent=root["agent"] or row["any_agent"],
-        agent_version=root["agent_version"] or row["any_agent_version"],
-        prompt_version=item.prompt_version or (item.system_hash.hex()[:12] if has_prompt else ""),
-        environment=row["any_environment"],
-        user_id=row["any_user"],
-        conversation_id=row["any_conversation"],
-        task_id=row["any_task"],
-        process_id=root["process_id"] or row["any_process"],
-        started_at=Nanoseconds(row["started_ns"]),
-        ended_at=None if item.ended_ns is None else Nanoseconds(item.ended_ns),
-        last_event_at=Nanoseconds(row["last_event_ns"]),
-        last_seen_at=Nanoseconds(row["last_seen_ns"]),
+        agent=row["root_agent"] or row["agent"],
+        agent_version=row["root_agent_version"] or row["agent_version"],
+        prompt_version=row["root_prompt_version"] or row["prompt_version"] or (hash_.strip("0") and hash_[:12]),
+        environment=row["environment"],
+        user_id=row["user_id"],
+        conversation_id=row["conversation_id"],
+        task_id=row["task_id"],
+        process_id=row["root_process_id"] or row["process_id"],
+        started_at=Nanoseconds(row["started"]),
+        ended_at=None if ended is None else Nanoseconds(ended),
+        last_event_at=Nanoseconds(row["last_event"]),
+        last_seen_at=Nanoseconds(row["last_seen"]),
         outcome=item.outcome,
         error_class=error_class,
         error_type=error_type,
-        input=_plain(root["input"]) or _text(texts, item.input_place, "user", last=True),
-        final_answer=_plain(root["answer"])
-        or (_text(texts, item.answer_place, "assistant") if item.needs_answer else ""),
+        input=question,
+        final_answer=answer,
         turns=max(row["last_turn"], row["llm_calls"]),
         llm_calls=row["llm_calls"],
         tool_calls=row["tool_calls"],
         errors=row["errors"],
         spans=row["spans"],
-        input_tokens=row["sum_input"],
-        cache_read_tokens=row["sum_cache_read"],
-        cache_write_tokens=row["sum_cache_write"],
-        output_tokens=row["sum_output"],
-        thinking_tokens=row["sum_thinking"],
-        cost_usd=None if cost is None else Decimal(cost),
+        input_tokens=row["input_tokens"],
+        cache_read_tokens=row["cache_read_tokens"],
+        cache_write_tokens=row["cache_write_tokens"],
+        output_tokens=row["output_tokens"],
+        thinking_tokens=row["thinking_tokens"],
+        cost_usd=row["cost"],
         cost_unknown_calls=row["unknown_costs"],
-        models=row["all_models"],
+        models=list(row["models"]),
         max_context_tokens=row["max_context"],
         context_window=row["window"],
-        limits=root["limits"],
-        limit_hit=root["limit_hit"],
-        config=root["config"],
+        limits=row["root_limits"],
+        limit_hit=row["root_limit_hit"],
+        config=row["root_config"],
     )
 
 
