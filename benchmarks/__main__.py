@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick]
 
-`--quick` takes smaller sizes: a few minutes in all, to see that everything runs. The sizes are printed with the figures.
+`--quick` takes smaller sizes: a few minutes in all, to see that everything runs. Sizes are printed with the figures.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How long the dashboards take: the queries of their pages, and the pages themselves in a real Chromium.
 
 A store of its own is filled with ordinary runs, a run of 200 spans with full prompts, and one of 3,000. Queries are
-timed one by one through the pages' own functions, caches off; a page's query time is their sum in the order in which
-the page asks. Pages are timed from the click, or from the address, until the text looked for is visible; an empty
+timed one by one through the pages' own functions, without caches; a page's query time is their sum, as it asks them one
+after the other. Pages are timed from the click, or from the address, until the text looked for is visible; an empty
 Streamlit page is timed in the same run, as what the machine and Streamlit cost by themselves.
 
     python benchmarks/dashboard_pages.py [--runs 20000] [--rounds 15] [--json]
