@@ -2,7 +2,8 @@
 
     .venv/bin/python -m benchmarks.search [--messages 1000000] [--json]
 
-The texts have a skewed vocabulary of 50,000 words and an id of their own each; the searches are those of the Runs page, through the reader's door and its checks.
+The texts have a skewed vocabulary of 50,000 words and an id of their own each; the searches are those of the Runs
+page, through the reader's door and its checks.
 """
 
 import argparse
@@ -65,7 +66,8 @@ def _measure(folder: Path, messages: int) -> dict[str, Any]:
         _fill(writer, messages)
         seconds = time.perf_counter() - started
         size = writer.query(
-            "SELECT sum(data_uncompressed_bytes), sum(bytes_on_disk) FROM system.parts WHERE active AND table = 'messages_data'"
+            "SELECT sum(data_uncompressed_bytes), sum(bytes_on_disk) FROM system.parts "
+            "WHERE active AND table = 'messages_data'"
         ).result_rows[0]
         reader = clickhouse_connect.get_client(host=address.hostname, port=address.port or 0, database="loopscope")
         figures: dict[str, Any] = {

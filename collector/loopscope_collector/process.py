@@ -140,6 +140,7 @@ class _Collector:
                 crash_after_seconds=settings.crash_after_seconds,
                 metrics=self._metrics,
             ),
+            probe=lambda: store.query("SELECT 1"),
             metrics=self._metrics,
             on_check=self._measure,
         )

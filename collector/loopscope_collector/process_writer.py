@@ -17,7 +17,7 @@ from loopscope_collector.store import StoreError, StoreUnavailable
 
 TAKE_SECONDS: Final = 0.25
 CHECK_SECONDS: Final = 2.0
-"""Between two looks at open runs, which are also the probe whether the store answers."""
+"""Between two looks at whether the store answers and at open runs."""
 CURRENT_SECONDS: Final = 5.0
 """Segments older than this when they are written mean that the store lags behind what was received."""
 FIRST_PAUSE_SECONDS: Final = 0.1
@@ -48,14 +48,16 @@ class WriterLoop:
         source: SegmentSource,
         ingest: SegmentWriter,
         *,
+        probe: Callable[[], object],
         metrics: Metrics,
         on_check: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`on_check` is called every two seconds or so from the thread."""
+        """`probe` asks the store for anything and raises StoreError; it and `on_check` are called every two seconds."""
         self._source = source
         self._ingest = ingest
         self._metrics = metrics
+        self._probe = probe
         self._on_check = on_check
         self._clock = clock
         self._stopping = threading.Event()
@@ -153,6 +155,7 @@ class WriterLoop:
         self._checked_at = now
         self._on_check()
         try:
+            self._probe()
             self._ingest.mark_crashed(collector_up_since_ns=self._up_since)
         except StoreError as error:
             self._store_is(str(error))

@@ -5,10 +5,12 @@ The libraries that the pages need are loaded before the port opens; the first re
 
 import argparse
 import importlib
+import os
 import sys
 from typing import Final
 
-from loopscope_dashboards.command import streamlit_arguments
+from loopscope_dashboards.command import READ_KEYS, streamlit_arguments
+from loopscope_schemas.keys import KeysError, load_keys, require_keys
 
 _PAGES_NEED: Final = ("clickhouse_connect", "plotly.graph_objects", "pandas")
 
@@ -19,6 +21,11 @@ def main() -> None:
     parser.add_argument("--bind", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8501, help="port to listen on")
     options = parser.parse_args()
+    try:
+        keys = load_keys(os.environ.get(READ_KEYS, ""), name=READ_KEYS)
+        require_keys(options.bind, {READ_KEYS: keys})
+    except KeysError as error:
+        sys.exit(f"loopscope: {error}")
     from streamlit.web import cli
 
     for name in _PAGES_NEED:

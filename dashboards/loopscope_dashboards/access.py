@@ -11,15 +11,17 @@ from typing import Final
 
 import streamlit as st
 
-ENVIRONMENT_VARIABLE: Final = "LOOPSCOPE_READ_KEYS"
+from loopscope_dashboards.command import READ_KEYS
+from loopscope_schemas.keys import load_keys
+
 _ADMITTED: Final = "loopscope_admitted"
 _WRONG_KEY_SECONDS: Final = 0.5
 """Guessing through one connection is held to two keys a second; a key should be long enough not to care."""
 
 
 def read_keys() -> list[str]:
-    """The keys that admit, separated by commas in the environment; empty when none is asked for."""
-    return [key.strip() for key in os.environ.get(ENVIRONMENT_VARIABLE, "").split(",") if key.strip()]
+    """The keys that admit, from the environment; empty when none is asked for. Raises KeysError for unreadable ones."""
+    return list(load_keys(os.environ.get(READ_KEYS, ""), name=READ_KEYS))
 
 
 def is_key(given: str, keys: list[str]) -> bool:

@@ -12,11 +12,7 @@ st.set_page_config(page_title="Loopscope", page_icon=str(_PICTURES / "icon.svg")
 st.logo(str(_PICTURES / "logo.svg"), size="medium")
 
 if admitted():
-    page = st.navigation(
-        [
-            st.Page("views/runs.py", title="Runs", icon=":material/list:", default=True),
-            st.Page("views/run.py", title="Run", icon=":material/timeline:", url_path="run", visibility="hidden"),
-        ],
-        position="top",
-    )
-    page.run()
+    # Both views are one page to Streamlit, told apart by the address. Between pages of their own, a live part of the
+    # page that was left asks for itself once more while the new one is drawn, and Streamlit then clears the new one.
+    view = "views/run.py" if "run" in st.query_params else "views/runs.py"
+    st.navigation([st.Page(view, title="Loopscope", default=True)], position="hidden").run()

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+READ_KEYS: Final = "LOOPSCOPE_READ_KEYS"
+"""Keys that admit to the pages; without any, they are served on loopback only."""
 APP: Final = Path(__file__).with_name("app.py")
 
 

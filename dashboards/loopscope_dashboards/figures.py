@@ -78,9 +78,11 @@ def size(chars: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """12 %, 0.4 %"""
+    """12 %, 0.4 %, < 0.1 %"""
     if share is None:
         return UNKNOWN
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
     return f"{share * 100:.1f} %" if share < 0.0995 else f"{share * 100:.0f} %"
 
 

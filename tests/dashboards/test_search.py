@@ -14,10 +14,12 @@ from loopscope_dashboards.queries.runs import RunFilter, list_runs
 from loopscope_dashboards.queries.search import MAX_CHARS, needle_of
 
 WORDS = [
-    "refund EUR 47.30", "fund eur 4", "ÄRGER über Größe", "STRASSE straße", "don't", "C:\\temp\\new", "100 % sure_thing",
+    "refund EUR 47.30", "fund eur 4", "ÄRGER über Größe", "STRASSE straße", "don't", "C:\\temp\\new",
+    "100 % sure_thing",
     "a%b_c", "'; DROP TABLE runs; --", '{"order_id":"W-1001"}', "line one\nline two", "tab\there", "日本語テキスト",
     "emoji 😀 end", "Kelvin \u212a and İstanbul", "ΣΑΣ σας", "\\\\double\\\\", "order W-1001 shipped", "x", "ü", "--",
-    "\\", "%", "_", "'", '"', "😀", "nul\x00byte", "z" * 300, "<b>bold</b>", "{name:String}", "$1", "ſharp", "ﬁne", "\u0130",
+    "\\", "%", "_", "'", '"', "😀", "nul\x00byte", "z" * 300, "<b>bold</b>", "{name:String}",
+    "$1", "ſharp", "ﬁne", "\u0130",
 ]  # fmt: skip
 PIECES = st.sampled_from(WORDS) | st.text(max_size=12, alphabet=st.characters(codec="utf-8"))
 BODIES = st.lists(PIECES, min_size=1, max_size=4).map(" ".join)
@@ -82,7 +84,7 @@ def assert_equal_to_scan(typed: str, bodies: Any, monkeypatch: pytest.MonkeyPatc
     folded = client.query("SELECT lowerUTF8({t:String})", parameters={"t": needle.text}).result_rows[0][0]
     expected = {run for run, body in lowered.items() if folded in body or folded in ("q", "a")}
     wanted = RunFilter(now - 3_600 * SECOND, now + SECOND, text=typed)
-    questions._shared_traces.clear()
+    questions.shared_traces.clear()
     list_runs.clear()
     assert {row.run_id for row in list_runs(wanted, limit=500)} == expected
 

@@ -9,8 +9,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import pytest
@@ -35,7 +36,7 @@ def spool_files(tmp_path: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def agent_process(code: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def agent_process(code: str, **environment: str) -> Generator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
         env={**os.environ, **environment},
@@ -81,7 +82,7 @@ def test_a_collector_that_is_away_blocks_nobody_and_gets_all_later(
 
 
 @contextlib.contextmanager
-def running_server_at(port: int) -> Iterator[Server]:
+def running_server_at(port: int) -> Generator[Server]:
     late = Server(port)
     late.start()
     try:
@@ -238,14 +239,14 @@ def test_the_queue_is_bounded_in_bytes(
     from loopscope._internal.pipeline import Pipeline
 
     proceed = threading.Event()
-    handle = Pipeline._handle
+    handle: Any = vars(Pipeline)["_handle"]
 
     def held(self: Pipeline, *args: object) -> object:
         proceed.wait(DEADLINE_SECONDS)
-        return handle(self, *args)  # type: ignore[arg-type]
+        return handle(self, *args)
 
     monkeypatch.setattr(Pipeline, "_handle", held)
-    configure(queue_max_bytes=1024 * 1024)
+    configure(memory_max_bytes=1024 * 1024)
     for _ in range(30):
         client.messages.create(**ask("x" * 100_000))
     assert loopscope.stats()["queue_bytes"] <= 1024 * 1024
@@ -425,7 +426,9 @@ def test_credentials_for_the_collector_are_sent(
     delivered()
     assert server.traces[0].headers["authorization"] == "Bearer the-key"
     assert server.traces[0].headers["x-team"] == "agents"
-    assert "the-key" not in repr(runtime.active() and runtime.active().config)  # type: ignore[union-attr]
+    active = runtime.active()
+    assert active is not None
+    assert "the-key" not in repr(active.config)
 
 
 def test_the_spool_is_its_owners_alone(

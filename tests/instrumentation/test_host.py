@@ -1,5 +1,6 @@
 """The host always wins: its tracing, sampler, exporter and SDK are as they were, with and without us."""
 
+import inspect
 import json
 import os
 import random
@@ -127,7 +128,7 @@ def test_undo_restores_the_sdk_and_twice_is_once() -> None:
 
 
 def test_undo_under_somebody_elses_wrapper_passes_through(
-    server: Server, configure: Configure, client: anthropic.Anthropic, monkeypatch: pytest.MonkeyPatch
+    server: Server, configure: Configure, client: anthropic.Anthropic
 ) -> None:
     configure()
     ours = SyncAPIClient.request
@@ -135,14 +136,22 @@ def test_undo_under_somebody_elses_wrapper_passes_through(
     def theirs(self: Any, *args: Any, **kwargs: Any) -> Any:
         return ours(self, *args, **kwargs)
 
-    monkeypatch.setattr(SyncAPIClient, "request", theirs)
+    patched: Any = theirs
+    SyncAPIClient.request = patched
     loopscope.instrument_anthropic().undo()
     client.messages.create(**ask())
     delivered()
     assert server.calls() == []
     assert SyncAPIClient.request is theirs
-    monkeypatch.undo()
-    SyncAPIClient.request = ours.__wrapped__  # type: ignore[method-assign]
+    # Instrumented again, above the wrapper that stayed: once.
+    loopscope.instrument_anthropic()
+    client.messages.create(**ask())
+    delivered()
+    assert [call["loopscope.http.attempts"] for call in server.calls()] == [1]
+    assert server.calls()[0]["loopscope.request.body"] == server.messages[1].body
+    loopscope.instrument_anthropic().undo()
+    original: Any = inspect.unwrap(ours)
+    SyncAPIClient.request = original
 
 
 def test_seeded_random_numbers_are_not_ours(server: Server, configure: Configure, client: anthropic.Anthropic) -> None:

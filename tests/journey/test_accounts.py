@@ -83,7 +83,7 @@ def test_every_request_is_rebuilt_exactly(demo: Demo) -> None:
     compared: set[str] = set()
     for (run_id,) in demo.query("SELECT DISTINCT run_id FROM calls"):
         for call in fetch_run(demo.query, run_id):
-            response_id = response_ids.get(call.span_id)
+            response_id = str(response_ids.get(call.span_id))
             if response_id in sent:
                 compared.add(response_id)
                 if call.request() != parse(sent[response_id]):

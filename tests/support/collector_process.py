@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -39,7 +39,9 @@ START_SECONDS = 120.0
 class CollectorProcess:
     """A collector in a process of its own. Ports are free ones; dashboards only when `app` is given."""
 
-    def __init__(self, data_dir: Path, *, app: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *, app: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         settings = {
             "LOOPSCOPE_DATA_DIR": str(data_dir),
             "LOOPSCOPE_OTLP_HTTP_PORT": "0",
@@ -123,7 +125,7 @@ class CollectorProcess:
 @contextmanager
 def collector_process(
     data_dir: Path, *, app: Path | None = None, environment: Mapping[str, str] | None = None
-) -> Iterator[CollectorProcess]:
+) -> Generator[CollectorProcess]:
     """A collector that is gone afterwards."""
     process = CollectorProcess(data_dir, app=app, environment=environment)
     try:

@@ -96,6 +96,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+    """Until a Streamlit process answers."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the process ended with code {process.returncode}"
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(f"no answer at {url} within {START_SECONDS:g} s")
+
+
 class Dashboards:
     """The dashboards in a process of their own."""
 
@@ -112,16 +126,8 @@ class Dashboards:
 
     def wait(self) -> "Dashboards":
         """Until it answers."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, f"the dashboards ended with code {self._process.returncode}"
-            try:
-                with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=2) as answer:
-                    if answer.status == 200:
-                        return self
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError(f"no answer at {self.url} within {START_SECONDS:g} s")
+        wait_for(self.url, self._process)
+        return self
 
     def stop(self) -> None:
         """End it."""

@@ -1,6 +1,6 @@
 """A receiver on a real socket, in front of a real queue."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ StartReceiver = Callable[..., Running]
 
 
 @contextmanager
-def receivers(folder: Path) -> Iterator[StartReceiver]:
+def receivers(folder: Path) -> Generator[StartReceiver]:
     """Starts receivers; arguments are those of Receiver, and `queue_max_bytes`, `limits`, `files`."""
     running: list[Running] = []
 

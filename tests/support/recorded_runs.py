@@ -77,7 +77,7 @@ class Rows:
     prompts: list[PromptRow] = field(default_factory=list[PromptRow])
     events: list[EventRow] = field(default_factory=list[EventRow])
     runs: list[RunStateRow] = field(default_factory=list[RunStateRow])
-    _seen: set[tuple[str, int, bytes]] = field(default_factory=set[tuple[str, int, bytes]])
+    seen: set[tuple[str, int, bytes]] = field(default_factory=set[tuple[str, int, bytes]])
 
     def insert(self, client: Client) -> None:
         """Write all rows and forget them."""
@@ -94,8 +94,8 @@ class Rows:
         """File content blocks of a trace; their hashes in order."""
         for block in blocks:
             key = (trace_id, span.day, block.hash)
-            if key not in self._seen:
-                self._seen.add(key)
+            if key not in self.seen:
+                self.seen.add(key)
                 self.messages.append(
                     MessageRow(
                         day=span.day,
@@ -218,8 +218,8 @@ def add_run(
             else:
                 call.tools_hash = Hash(prompt.hash)
             key = (f"{prompt.kind}/{agent}", day, prompt.hash)
-            if key not in rows._seen:
-                rows._seen.add(key)
+            if key not in rows.seen:
+                rows.seen.add(key)
                 rows.prompts.append(
                     PromptRow(
                         day=day, hash=Hash(prompt.hash), kind=prompt.kind, agent=agent, first_seen_at=Nanoseconds(at),
@@ -306,7 +306,8 @@ def add_run(
         day=day, run_id=run_id, version=clock, trace_id=trace_id, parent_run_id=parent_run, agent=agent,
         agent_version=version, environment=environment, user_id=user_id, task_id=task_id, process_id="p1",
         started_at=Nanoseconds(at), ended_at=Nanoseconds(clock) if ended else None, last_event_at=Nanoseconds(clock),
-        last_seen_at=Nanoseconds(clock), outcome=outcome, input=question if isinstance(question, str) else question_text,
+        last_seen_at=Nanoseconds(clock), outcome=outcome,
+        input=question if isinstance(question, str) else question_text,
         final_answer=final_answer if ended else "",
         turns=len(turns), llm_calls=len(turns), tool_calls=tools_called, errors=errors, spans=spans + 1,
         input_tokens=total_in or None, cache_read_tokens=total_in * 6 // 10, cache_write_tokens=total_in // 10,

@@ -90,15 +90,5 @@ def _refuse_foreign_pages(config: EngineConfig, headers: Mapping[str, str]) -> N
     raise ClickHouseError(ACCESS_DENIED, message)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), wanted.encode("utf-8", "surrogateescape"))

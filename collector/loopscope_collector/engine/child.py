@@ -22,11 +22,11 @@ from typing import Any
 
 import uvicorn
 
-from loopscope_collector.engine.access import is_loopback
 from loopscope_collector.engine.config import DATABASE, EngineConfig
 from loopscope_collector.engine.errors import ClickHouseError
 from loopscope_collector.engine.handles import Engine
 from loopscope_collector.engine.server import EngineServer
+from loopscope_schemas.keys import is_loopback
 
 DRAIN_SECONDS = 8.0
 """After SIGTERM running statements get this long, then they are killed."""

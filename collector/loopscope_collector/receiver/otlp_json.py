@@ -4,9 +4,9 @@ Follows the OTLP rules for JSON: lowerCamelCase names, ids as hex, other bytes a
 strings, enums as integers, unknown fields ignored. Generous where it costs nothing (original names, numbers for 64-bit
 integers, enum names), strict about types. A span that cannot be read is left out and reported, its neighbours are kept.
 
-Text that protobuf cannot hold (lone surrogates, bytes that are not UTF-8) becomes `bytes_value` in attribute values:
-UTF-8 in which a lone surrogate is written as its three bytes, and a bad byte as itself. Elsewhere it is written out as
-`\\udc00`. Values nested deeper than protobuf goes become JSON text. Pure. Used by `requests`.
+Text that protobuf cannot hold (lone surrogates, bytes that are not UTF-8) is written as `texts` says; an attribute
+value that cannot be becomes `bytes_value`. Values nested deeper than protobuf goes become JSON text. Pure. Used by
+`requests`.
 """
 
 import base64
@@ -14,8 +14,9 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn, Self, cast
 
 import orjson
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -24,11 +25,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from loopscope_collector.receiver import texts
 from loopscope_collector.receiver.protobuf import MAX_DEPTH, Decoded, UndecodableError, count_spans
 
 _HEX_FIELDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
 _SHOWN: Final = 60
 """Characters of a bad value shown in a message."""
+_SHOWN_PATH: Final = 200
 
 _KINDS: Final[dict[type, str]] = {
     dict: "object",
@@ -55,7 +58,43 @@ _INTEGERS: Final = {
 
 
 class _BadValueError(ValueError):
-    """A value is not what its field needs; the text says where."""
+    """A value is not what its field needs. The path to it is put together on the way up: good values pay nothing."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.path: list[str] = []
+
+    def within(self, step: str) -> Self:
+        self.path.insert(0, step)
+        return self
+
+    def __str__(self) -> str:
+        return f"{''.join(self.path).removeprefix('.')[:_SHOWN_PATH] or 'the body'} {self.args[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """What reading needs of a field; descriptors themselves are slow to ask."""
+
+    name: str
+    kind: int
+    is_repeated: bool
+    is_message: bool
+    is_span: bool
+    as_hex: bool
+    enum: Mapping[str, int]
+
+    @classmethod
+    def of(cls, field: FieldDescriptor) -> Self:
+        return cls(
+            name=field.name,
+            kind=field.type,
+            is_repeated=field.is_repeated,
+            is_message=field.type == _FD.TYPE_MESSAGE,
+            is_span=field.message_type is Span.DESCRIPTOR,
+            as_hex=field.name in _HEX_FIELDS,
+            enum={item.name: item.number for item in field.enum_type.values} if field.enum_type else {},
+        )
 
 
 def decode_json(body: bytes) -> Decoded:
@@ -70,7 +109,7 @@ def decode_json(body: bytes) -> Decoded:
     reader = _Reader(had_bad_bytes)
     request = ExportTraceServiceRequest()
     try:
-        reader.fill(request, document, "", 0)
+        reader.fill(request, document, 0)
     except _BadValueError as error:
         raise UndecodableError(str(error)) from error
     return Decoded(
@@ -113,142 +152,129 @@ class _Reader:
     rejected_spans: int = 0
     first_rejection: str = ""
 
-    def fill(self, message: Message, value: object, at: str, depth: int) -> None:
+    def fill(self, message: Message, value: object, depth: int) -> None:
         """Set a message's fields from a JSON object. Raises _BadValueError."""
         if not isinstance(value, dict):
-            raise _BadValueError(f"{at or 'the body'} is a JSON {_kind(value)}, not an object")
+            raise _BadValueError(f"is a JSON {_kind(value)}, not an object")
         fields = _fields_of(cast("Descriptor", message.DESCRIPTOR))
         for name, item in cast("dict[str, object]", value).items():
             field = fields.get(name)
             if field is None or item is None:
                 continue
-            where = f"{at}.{name}" if at else name
-            if field.is_repeated:
-                self._repeated(message, field, item, where, depth)
-            elif field.type == _FD.TYPE_MESSAGE:
-                inner = getattr(message, field.name)
-                inner.SetInParent()
-                self.message(inner, item, where, depth + 1)
-            else:
-                self._scalar(message, field, item, where)
+            try:
+                if field.is_repeated:
+                    self._repeated(message, field, item, depth)
+                elif field.is_message:
+                    inner = getattr(message, field.name)
+                    inner.SetInParent()
+                    self._message(inner, item, depth + 1)
+                elif field.kind == _FD.TYPE_STRING:
+                    self._string(message, field, _text(item))
+                else:
+                    setattr(message, field.name, _scalar(field, item))
+            except _BadValueError as error:
+                raise error.within(f".{name}") from None
 
-    def message(self, message: Message, value: object, at: str, depth: int) -> None:
-        if isinstance(message, AnyValue) and depth > MAX_DEPTH - 2:
+    def _message(self, message: Message, value: object, depth: int) -> None:
+        if depth > MAX_DEPTH - 2 and isinstance(message, AnyValue):
             self.mended += 1
             try:
                 message.string_value = json.dumps(value)
             except RecursionError as error:
-                raise _BadValueError(f"{at[:_SHOWN]}... nests too deeply to be kept") from error
+                raise _BadValueError("nests too deeply to be kept") from error
             return
-        self.fill(message, value, at, depth)
+        self.fill(message, value, depth)
 
-    def _repeated(self, message: Message, field: FieldDescriptor, value: object, at: str, depth: int) -> None:
+    def _repeated(self, message: Message, field: _Field, value: object, depth: int) -> None:
         if not isinstance(value, list):
-            raise _BadValueError(f"{at} is a JSON {_kind(value)}, not an array")
+            raise _BadValueError(f"is a JSON {_kind(value)}, not an array")
         target = getattr(message, field.name)
         for index, item in enumerate(cast("list[object]", value)):
-            where = f"{at}[{index}]"
-            if field.type != _FD.TYPE_MESSAGE:
-                target.append(self._value(field, item, where))
-                continue
-            if field.message_type is not Span.DESCRIPTOR:
-                self.message(target.add(), item, where, depth + 1)
-                continue
-            span = Span()
             try:
-                self.fill(span, item, where, depth + 1)
+                if field.is_span:
+                    span = Span()
+                    self.fill(span, item, depth + 1)
+                    target.append(span)
+                elif field.is_message:
+                    self._message(target.add(), item, depth + 1)
+                else:
+                    target.append(_text(item) if field.kind == _FD.TYPE_STRING else _scalar(field, item))
             except _BadValueError as error:
+                if not field.is_span:
+                    raise error.within(f"[{index}]") from None
                 self.rejected_spans += 1
-                self.first_rejection = self.first_rejection or f"span left out: {error}"
+                self.first_rejection = self.first_rejection or f"left out: span {index}: {error}"
+
+    def _string(self, message: Message, field: _Field, text: str) -> None:
+        try:
+            setattr(message, field.name, text)
+        except UnicodeEncodeError:
+            self.mended += 1
+            written = texts.of_text(text, marked_bytes=self.had_bad_bytes)
+            if written is not None:
+                setattr(message, field.name, written)
+            elif isinstance(message, AnyValue):
+                message.bytes_value = texts.raw(text, marked_bytes=self.had_bad_bytes)
             else:
-                target.append(span)
-
-    def _scalar(self, message: Message, field: FieldDescriptor, item: object, at: str) -> None:
-        if field.type == _FD.TYPE_STRING and isinstance(message, AnyValue):
-            text = _text(item, at)
-            try:
-                message.string_value = text
-            except UnicodeEncodeError:
-                self.mended += 1
-                message.bytes_value = _raw(text, had_bad_bytes=self.had_bad_bytes)
-            return
-        setattr(message, field.name, self._value(field, item, at))
-
-    def _value(self, field: FieldDescriptor, item: object, at: str) -> object:
-        kind = field.type
-        if kind == _FD.TYPE_STRING:
-            text = _text(item, at)
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                self.mended += 1
-                return text.encode("utf-8", "backslashreplace").decode()
-            return text
-        if kind == _FD.TYPE_BYTES:
-            return _bytes(item, at, as_hex=field.name in _HEX_FIELDS)
-        if kind == _FD.TYPE_BOOL:
-            if isinstance(item, bool):
-                return item
-            raise _BadValueError(f"{at} is {_shown(item)}, not true or false")
-        if kind in (_FD.TYPE_DOUBLE, _FD.TYPE_FLOAT):
-            return _double(item, at)
-        if kind == _FD.TYPE_ENUM:
-            return _enum(field, item, at)
-        return _integer(item, at, *_INTEGERS[kind])
+                setattr(message, field.name, texts.written_out(text, marked_bytes=self.had_bad_bytes))
 
 
-_FIELDS: dict[str, dict[str, FieldDescriptor]] = {}
+_FIELDS: dict[str, dict[str, _Field]] = {}
 
 
-def _fields_of(kind: Descriptor) -> dict[str, FieldDescriptor]:
+def _fields_of(kind: Descriptor) -> dict[str, _Field]:
     found = _FIELDS.get(kind.full_name)
     if found is None:
-        found = {name: field for field in kind.fields for name in (field.name, field.json_name)}
+        found = {name: _Field.of(field) for field in kind.fields for name in (field.name, field.json_name)}
         _FIELDS[kind.full_name] = found
     return found
 
 
-def _text(item: object, at: str) -> str:
+def _scalar(field: _Field, item: object) -> object:
+    kind = field.kind
+    if kind == _FD.TYPE_BYTES:
+        return _bytes(item, as_hex=field.as_hex)
+    if kind == _FD.TYPE_BOOL:
+        if isinstance(item, bool):
+            return item
+        raise _BadValueError(f"is {_shown(item)}, not true or false")
+    if kind in (_FD.TYPE_DOUBLE, _FD.TYPE_FLOAT):
+        return _double(item)
+    if kind == _FD.TYPE_ENUM:
+        known = field.enum.get(item) if isinstance(item, str) else None
+        return _integer(item, *_INTEGERS[_FD.TYPE_INT32]) if known is None else known
+    return _integer(item, *_INTEGERS[kind])
+
+
+def _text(item: object) -> str:
     if isinstance(item, str):
         return item
-    raise _BadValueError(f"{at} is {_shown(item)}, not a string")
+    raise _BadValueError(f"is {_shown(item)}, not a string")
 
 
-def _raw(text: str, *, had_bad_bytes: bool) -> bytes:
-    """UTF-8 with lone surrogates as three bytes each; those that stand for a bad byte become that byte again."""
-    if not had_bad_bytes:
-        return text.encode("utf-8", "surrogatepass")
-    return b"".join(
-        (ord(char) - 0xDC00).to_bytes(1, "big")
-        if "\udc80" <= char <= "\udcff"
-        else char.encode("utf-8", "surrogatepass")
-        for char in text
-    )
-
-
-def _bytes(item: object, at: str, *, as_hex: bool) -> bytes:
-    text = _text(item, at)
+def _bytes(item: object, *, as_hex: bool) -> bytes:
+    text = _text(item)
     try:
         if as_hex:
             return binascii.unhexlify(text)
         padded = text.replace("-", "+").replace("_", "/")
         return base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True)
     except ValueError as error:
-        raise _BadValueError(f"{at} is {_shown(item)}, not {'hexadecimal' if as_hex else 'base64'}") from error
+        raise _BadValueError(f"is {_shown(item)}, not {'hexadecimal' if as_hex else 'base64'}") from error
 
 
-def _integer(item: object, at: str, least: int, most: int) -> int:
+def _integer(item: object, least: int, most: int) -> int:
     value: int | None = None
     if isinstance(item, int) and not isinstance(item, bool):
         value = item
     elif (isinstance(item, float) and item.is_integer()) or (isinstance(item, str) and _DECIMAL.fullmatch(item)):
         value = int(item)
     if value is None or not least <= value <= most:
-        raise _BadValueError(f"{at} is {_shown(item)}, not an integer from {least} to {most}")
+        raise _BadValueError(f"is {_shown(item)}, not an integer from {least} to {most}")
     return value
 
 
-def _double(item: object, at: str) -> float:
+def _double(item: object) -> float:
     if isinstance(item, int | float) and not isinstance(item, bool):
         try:
             return float(item)
@@ -259,15 +285,7 @@ def _double(item: object, at: str) -> float:
             return float({"Infinity": "inf", "-Infinity": "-inf"}.get(item, item))
         except ValueError:
             pass
-    raise _BadValueError(f"{at} is {_shown(item)}, not a number")
-
-
-def _enum(field: FieldDescriptor, item: object, at: str) -> int:
-    if isinstance(item, str) and field.enum_type is not None:
-        known = field.enum_type.values_by_name.get(item)
-        if known is not None:
-            return known.number
-    return _integer(item, at, -(2**31), 2**31 - 1)
+    raise _BadValueError(f"is {_shown(item)}, not a number")
 
 
 def _kind(value: object) -> str:

@@ -1,8 +1,8 @@
 """OTLP/protobuf bodies: checked by decoding, and mended where one bad string would cost all of them.
 
 The decoder refuses a whole message for one string that is not UTF-8, or that nests deeper than it goes. Such a body is
-walked as raw wire data: an attribute value of that kind becomes `bytes_value` with the very same bytes (nothing is
-lost, and the reader can tell), any other string gets its bad bytes written out as `\\xff`. Pure. Used by `requests`.
+walked as raw wire data: a bad string is written as `texts` says, an attribute value that cannot be becomes
+`bytes_value` with the very same bytes. Pure. Used by `requests`.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+from loopscope_collector.receiver import texts
 
 MAX_DEPTH: Final = 90
 """Messages inside messages; the decoders' usual bound is 100. Deeper attribute values become bytes."""
@@ -97,6 +99,9 @@ class _Mender:
             value.decode("utf-8")
         except UnicodeDecodeError:
             self.mended += 1
+            text = texts.of_bytes(value)
+            if text is not None:
+                return _field(number, text.encode())
             if kind is _ANY_VALUE and number == _STRING_VALUE:
                 return _field(_BYTES_VALUE, value)
             return _field(number, value.decode("utf-8", "backslashreplace").encode())

@@ -4,6 +4,7 @@ A node is a list `[tag, attributes, *children]`, a child a node or a string. The
 `textContent` and knows no way to interpret them; links are made from ids by the browser side, never from text.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from loopscope_dashboards.text import visible
@@ -15,8 +16,8 @@ Tag: TypeAlias = Literal[
 Node: TypeAlias = list[Any]
 Child: TypeAlias = "Node | str | None"
 
-RUNS: Final = "runs"
-RUN: Final = "run"
+Address: TypeAlias = Mapping[str, str | list[str]]
+"""What stands in the address of a page, by name."""
 
 
 def node(
@@ -25,14 +26,14 @@ def node(
     cls: str = "",
     title: str = "",
     key: str = "",
-    go: dict[str, str] | None = None,
+    go: Address | None = None,
     bar: tuple[float, float] | None = None,
     indent: int = 0,
     opened: bool = False,
     scroll_to: bool = False,
 ) -> Node:
     """One element. `title` is its tooltip; `key` keeps it (open or closed, scrolled) from one drawing to the next;
-    `go` makes it lead to a page (see `to_run`); `bar` is a place on a time axis: left edge and width, 0 to 1."""
+    `go` makes it lead to a page of ours (see `to_run`); `bar` is a place on a time axis: left edge, width (0 to 1)."""
     attributes: dict[str, Any] = {}
     if cls:
         attributes["c"] = cls
@@ -40,7 +41,7 @@ def node(
         attributes["t"] = visible(title)
     if key:
         attributes["k"] = visible(key)
-    if go:
+    if go is not None:
         attributes["go"] = go
     if bar:
         attributes["bar"] = [round(bar[0], 5), round(bar[1], 5)]
@@ -57,14 +58,14 @@ def node(
     ]
 
 
-def to_run(run_id: str, turn: int | None = None, **more: str) -> dict[str, str]:
+def to_run(run_id: str, turn: int | None = None, **more: str) -> Address:
     """Where a run's page is, at a turn."""
-    return {"page": RUN, "run": run_id} | ({"turn": str(turn)} if turn is not None else {}) | more
+    return {"run": run_id} | ({"turn": str(turn)} if turn is not None else {}) | more
 
 
-def to_runs(**filters: str) -> dict[str, str]:
+def to_runs(**filters: str) -> Address:
     """Where the list of runs is, filtered."""
-    return {"page": RUNS} | filters
+    return filters
 
 
 def badge(text: str, tone: str = "") -> Node:

@@ -1,12 +1,15 @@
 """System prompts and tool definitions of a run, with their versions, as a node tree. Pure."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from loopscope_dashboards import figures
 from loopscope_dashboards.panels.nodes import Child, Node, badge, facts, node, notice
+from loopscope_dashboards.panels.outline import pretty
 from loopscope_dashboards.queries.run import Prompt, PromptUse
 from loopscope_dashboards.queries.turn import Call
 from loopscope_dashboards.when import at
+from loopscope_schemas.content import InexactJsonError, join_block
 
 
 def draw_prompts(uses: Sequence[PromptUse], prompts: Mapping[str, Prompt], call: Call | None) -> Node:
@@ -61,10 +64,7 @@ def _prompt(title: str, hash_: str, prompt: Prompt | None, uses: Sequence[Prompt
             ("Name", prompt.name),
             ("Version", prompt.version),
             ("First seen", figures.full_moment(at(prompt.first_seen_ns))),
-            (
-                "Last day first seen",
-                figures.full_moment(at(prompt.last_seen_ns)) if prompt.last_seen_ns != prompt.first_seen_ns else None,
-            ),
+            ("Last seen", f"{at(prompt.last_seen_ns):%Y-%m-%d}"),
             ("Agents", ", ".join(prompt.agents)),
             ("Length", f"{figures.count(prompt.chars)} characters"),
         ]
@@ -73,10 +73,37 @@ def _prompt(title: str, hash_: str, prompt: Prompt | None, uses: Sequence[Prompt
         "div",
         head,
         node("div", about, cls="about"),
-        node("pre", prompt.body or "(empty)", cls="tall"),
+        *_text(prompt),
         node("div", f"Showing {len(prompt.body):,} of {prompt.chars:,} characters.", cls="cut")
         if prompt.chars > len(prompt.body)
         else None,
         cls="block new" if here else "block",
         key=hash_,
+    )
+
+
+def _text(prompt: Prompt) -> list[Child]:
+    """A system prompt as it reads; tool definitions one by one."""
+    if prompt.shape and prompt.chars == len(prompt.body):
+        try:
+            tools = join_block(prompt.shape, prompt.body, lambda _: b"")
+        except (ValueError, InexactJsonError):
+            tools = None
+        if isinstance(tools, list) and tools:
+            found: list[Any] = tools
+            return [_tool(tool) for tool in found]
+    return [node("pre", prompt.body or "(empty)", cls="tall")]
+
+
+def _tool(tool: Any) -> Node:
+    if not isinstance(tool, dict):
+        return node("div", node("pre", pretty(tool)), cls="part")
+    rest = {name: value for name, value in tool.items() if name not in ("name", "description")}
+    description = tool.get("description")
+    return node(
+        "div",
+        node("div", node("b", str(tool.get("name", "unnamed")), cls="mono"), cls="caption"),
+        node("pre", description, cls="described") if isinstance(description, str) else None,
+        node("details", node("summary", "Definition"), node("pre", pretty(rest)), cls="definition") if rest else None,
+        cls="part",
     )

@@ -6,6 +6,7 @@ from typing import Final
 from loopscope_dashboards import figures
 from loopscope_dashboards.panels.blocks import readable
 from loopscope_dashboards.panels.nodes import (
+    Address,
     Child,
     Node,
     badge,
@@ -25,11 +26,11 @@ from loopscope_schemas.content import InexactJsonError, parse
 LONG_CHARS: Final = 4_000
 
 
-def draw_header(run: Run, now: datetime) -> Node:
-    """Title, facts, question and answer."""
+def draw_header(run: Run, now: datetime, back: Address) -> Node:
+    """Title, facts, question and answer. `back` is the list as the reader left it."""
     return node(
         "div",
-        node("div", node("a", "\u2190 Runs", go=to_runs()), cls="back"),
+        node("div", node("a", "\u2190 Runs", go=back), cls="back"),
         node(
             "div",
             node("h1", run.agent or "unnamed agent"),
@@ -138,7 +139,12 @@ def draw_figures(run: Run, now: datetime) -> Node:
                     "",
                 ),
                 ("Tool calls", figures.count(run.tool_calls), "", ""),
-                ("Errors", figures.count(run.errors), run.error_class or "", "bad" if run.errors else ""),
+                (
+                    "Errors",
+                    figures.count(run.errors),
+                    (run.error_class or "") if run.errors else "",
+                    "bad" if run.errors else "",
+                ),
                 ("Input tokens", tokens_in, _cache(run), ""),
                 (
                     "Output tokens",

@@ -166,7 +166,7 @@ def draw_timeline(run: Run, timeline: Timeline, turn: int | None, start: int, no
     rows: list[Node] = []
     for line in shown:
         here = line.turn is not None and line.turn == turn
-        rows.append(_row(run, line, begin, end, here, here and not selected_drawn, more))
+        rows.append(_row(run, line, begin, end, here, here and not selected_drawn))
         selected_drawn = selected_drawn or here
     axis = node(
         "span",
@@ -187,7 +187,7 @@ def draw_timeline(run: Run, timeline: Timeline, turn: int | None, start: int, no
     )
 
 
-def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool, more: dict[str, str]) -> Node:
+def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool) -> Node:
     span = line.span
     llm = span.kind == "llm"
     own = span.run_id == run.run_id
@@ -196,7 +196,7 @@ def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool
     finish = span.ended_ns if span.ended_ns is not None else end
     unfinished = span.ended_ns is None
     failed = span.status == "error"
-    go = to_run(run.run_id, line.turn, **more) if line.turn is not None else None
+    go = to_run(run.run_id, line.turn) if line.turn is not None else None
     if go is None and not own and span.run_id:
         go = to_run(span.run_id, span.turn)
     open_word = "running" if run.live else "unfinished"

@@ -29,6 +29,31 @@ class Seen:
     first: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the call before answered: a client may order the keys of a block anew, so blocks are known by id as well."""
+
+    hashes: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+
+    def has(self, hash_: str, block: BlockRef) -> bool:
+        """Whether a block of the history is of that answer."""
+        return hash_ in self.hashes or _id_of(block) in self.ids
+
+
+def answered_by(call: Call | None) -> Answered:
+    """The blocks of a call's answer."""
+    if call is None:
+        return Answered()
+    blocks = [block for message in outline_of(call.output_shape).messages for block in message.blocks]
+    return Answered(frozenset(call.output_hashes), frozenset(filter(None, map(_id_of, blocks))))
+
+
+def _id_of(block: BlockRef) -> str:
+    value = block.shape.get("id") if isinstance(block.shape, dict) else None
+    return value[1:] if isinstance(value, str) and value.startswith("=") and len(value) > 1 else ""
+
+
 def compare(call: Call, before: Call | None) -> Seen:
     """What of a call's input is new."""
     outline = outline_of(call.input_shape, "user")
@@ -144,11 +169,35 @@ def _error(call: Call) -> Node:
     )
 
 
+def draw_history_pager(run_id: str, turn: int, pages: int, history_from: int) -> Node | None:
+    """Links to the pages of a long history; None for a short one."""
+    if pages <= 1:
+        return None
+    page = history_from // HISTORY_MESSAGES + 1
+
+    def link(label: str, to: int) -> Node:
+        if not 1 <= to <= pages or to == page:
+            return node("span", label, cls="off")
+        return node("a", label, go=to_run(run_id, turn, history="true", page=str(to)))
+
+    return notice(
+        f"History, page {page} of {pages}",
+        node(
+            "span",
+            link("First", 1),
+            link("Earlier", page - 1),
+            link("Later", page + 1),
+            link("Last", pages),
+            cls="pager",
+        ),
+    )
+
+
 def draw_seen(
     call: Call,
     seen: Seen,
     texts: Mapping[str, Text],
-    answered_before: frozenset[str],
+    answered_before: Answered,
     *,
     before_number: int | None,
     history_from: int | None,
@@ -188,9 +237,23 @@ def draw_seen(
     drawn = 0
     for number in shown:
         message = outline.messages[number]
+        repeated: list[Node] = []
+        others: list[Node] = []
         for block in message.blocks[: MAX_BLOCKS - drawn]:
             drawn += 1
-            parts.append(_input_block(call, seen, block, texts, answered_before, message.role, number, before_number))
+            hash_ = call.input_hashes[block.place] if block.place < len(call.input_hashes) else ""
+            new = block.place >= seen.new_from
+            came_back = new and answered_before.has(hash_, block)
+            note = f"message {number + 1}" + (" \u00b7 new" if new and not seen.first and not came_back else "")
+            cls = "answer" if came_back else "new" if new else ""
+            read = read_block(block, texts.get(hash_))
+            (repeated if came_back else others).append(
+                draw_block(read, role=message.role, cls=cls, note=note, key=f"in{block.place}")
+            )
+        if repeated:
+            label = f"Message {number + 1}: its answer of turn {before_number} ({_several(len(repeated), 'block')})"
+            parts.append(node("details", node("summary", label), *repeated, cls="repeated", key=f"again{number}"))
+        parts.extend(others)
         if not message.blocks:
             parts.append(
                 draw_block(
@@ -223,28 +286,6 @@ def draw_seen(
         *parts,
         cls="section",
     )
-
-
-def _input_block(
-    call: Call,
-    seen: Seen,
-    block: BlockRef,
-    texts: Mapping[str, Text],
-    answered_before: frozenset[str],
-    role: str,
-    number: int,
-    before_number: int | None,
-) -> Node:
-    hash_ = call.input_hashes[block.place] if block.place < len(call.input_hashes) else ""
-    new = block.place >= seen.new_from
-    came_back = new and hash_ in answered_before
-    note = f"message {number + 1}"
-    if came_back:
-        note += f" \u00b7 its answer of turn {before_number}"
-    elif new and not seen.first:
-        note += " \u00b7 new"
-    cls = "answer" if came_back else "new" if new else ""
-    return draw_block(read_block(block, texts.get(hash_)), role=role, cls=cls, note=note, key=f"in{block.place}")
 
 
 def _several(number: int, word: str) -> str:

@@ -219,11 +219,14 @@ class Prompt:
     agents: list[str]
     body: str
     chars: int
+    """Of the whole body."""
+    shape: str
+    """Of tool definitions; see `loopscope_schemas.content`."""
 
 
 _PROMPTS: Final = """
 SELECT hash, kind, name, version, toUnixTimestamp64Nano(first_seen_at), toUnixTimestamp64Nano(last_seen_at), agents,
-    substringUTF8(body, 1, {cut:UInt32}), lengthUTF8(body)
+    substringUTF8(body, 1, {cut:UInt32}), lengthUTF8(body), shape
 FROM prompts WHERE hash IN {hashes:Array(String)}"""
 
 

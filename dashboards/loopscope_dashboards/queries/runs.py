@@ -181,7 +181,7 @@ def _condition(wanted: RunFilter, more: str = "") -> tuple[str, dict[str, Any]]:
     needle = needle_of(wanted.text)
     if needle:
         first_day = datetime.fromtimestamp(max(0, wanted.since_ns) // NANOSECONDS, UTC).date()
-        shared, precise = _shared_traces(wanted.text, first_day)
+        shared, precise = shared_traces(wanted.text, first_day)
         condition = RUNS_WITH_TEXT if len(shared) <= SHARED_MOST else RUNS_WITH_TEXT_AT_ONCE
         parts.append(condition.replace("MATCH", needle.condition))
         values |= needle.parameters | {"first_day": first_day, "shared": list(shared), "precise": list(precise)}
@@ -189,7 +189,7 @@ def _condition(wanted: RunFilter, more: str = "") -> tuple[str, dict[str, Any]]:
 
 
 @st.cache_data(ttl=3, max_entries=64, show_spinner=False)
-def _shared_traces(text: str, first_day: date) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def shared_traces(text: str, first_day: date) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Traces of several runs that hold a text, and those of their runs that do (none worked out beyond SHARED_MOST)."""
     needle = needle_of(text)
     if needle is None:

@@ -97,7 +97,8 @@ SELECT span_id, trace_id, turn, provider, model, request_model, response_id, toU
     toUnixTimestamp64Nano(ended_at), duration_ms, ttft_ms, longest_gap_ms, http_attempts, stop_reason, status,
     leftUTF8(status_message, 20000), error_class, error_type, input_tokens, cache_read_tokens, cache_write_tokens,
     output_tokens, thinking_tokens, cost_usd, cost_source, reported_cost_usd, price_version, context_window,
-    messages, input_hashes, output_hashes, system_hash, tools_hash, input_shape, output_shape, request_params, partial, dialect
+    messages, input_hashes, output_hashes, system_hash, tools_hash, input_shape, output_shape, request_params,
+    partial, dialect
 FROM calls WHERE trace_id IN {traces:Array(String)} AND span_id IN {spans:Array(String)}"""
     + _AT
     + " ORDER BY started_at, span_id"

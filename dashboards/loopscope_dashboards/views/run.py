@@ -15,9 +15,11 @@ from loopscope_dashboards.panels.run_header import draw_figures, draw_header, mi
 from loopscope_dashboards.panels.timeline import Timeline, arrange, draw_timeline, window_of
 from loopscope_dashboards.panels.turn import (
     HISTORY_MESSAGES,
+    answered_by,
     compare,
     draw_answer,
     draw_heading,
+    draw_history_pager,
     draw_seen,
     draw_tools,
     wanted_blocks,
@@ -46,27 +48,6 @@ LIVE_SECONDS: Final = 1.0
 RECORD_SPANS: Final = 60
 """Spans whose whole record is shown at once."""
 TABS: Final = ("Turn", "Context", "Prompts", "Record")
-_TREES: Final = ("run_header", "run_figures", "run_timeline", "run_turn", "run_prompts", "run_record", "run_missing")
-
-
-def _go() -> None:
-    """Follow a click inside one of the trees."""
-    target = plain.clicked(*_TREES)
-    if not target:
-        return
-    page = target.pop("page", "")
-    if page == "runs":
-        # Back to the list as it was left, unless the link says which list it means.
-        st.switch_page("views/runs.py", query_params=target or st.session_state.get("runs_address", {}))
-    elif page == "run" and target.get("run") == st.query_params.get("run"):
-        for name in ("turn", "spans"):
-            if name in target:
-                st.query_params[name] = target[name]
-            elif name in st.query_params:
-                del st.query_params[name]
-    elif page == "run":
-        st.query_params.from_dict(target)
-        st.rerun()
 
 
 def _chosen_turn(run: Run, timeline: Timeline) -> int | None:
@@ -92,7 +73,6 @@ def _chosen_turn(run: Run, timeline: Timeline) -> int | None:
 
 def page_of(run_id: str) -> None:
     """Everything about a run."""
-    _go()
     run = get_run(run_id)
     if run is None:
         plain.draw(missing_run(run_id), key="run_missing")
@@ -102,7 +82,7 @@ def page_of(run_id: str) -> None:
         del st.session_state["live_run"]
         st.rerun()
     moment = now()
-    plain.draw(draw_header(run, moment), key="run_header")
+    plain.draw(draw_header(run, moment, st.session_state.get("runs_address", {})), key="run_header")
     plain.draw(draw_figures(run, moment), key="run_figures")
     spans = spans_of(run)
     timeline = arrange(run, spans)
@@ -112,7 +92,10 @@ def page_of(run_id: str) -> None:
         problem = ""
     except AddressError as error:
         turn, start, problem = None, 0, str(error)
-    plain.draw(draw_timeline(run, timeline, turn, start, nanoseconds(moment)), key="run_timeline")
+    plain.draw(
+        draw_timeline(run, timeline, turn, start, nanoseconds(moment), st.query_params.get("tab", "")),
+        key="run_timeline",
+    )
     if problem:
         say("There is no such turn", problem, key="turn")
         return
@@ -138,7 +121,10 @@ def page_of(run_id: str) -> None:
         _record(run, timeline, turn)
     else:
         history = bar.toggle("Whole history", key="history", bind="query-params")
-        _turn(run, timeline, turn, history=history)
+        try:
+            _turn(run, timeline, turn, history=history)
+        except AddressError as error:
+            say("There is no such page", str(error), key="history")
 
 
 def _calls(timeline: Timeline, turn: int) -> tuple[list[Call], Call | None]:
@@ -171,7 +157,9 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
     tools = tools_of(_where(tool_spans))
     numbers = timeline.numbers
     newest = numbers[-1] if run.live else None
-    parts: list[Child] = [draw_heading(run.run_id, turn, numbers, calls, newest=newest, more={})]
+    parts: list[Child] = [
+        draw_heading(run.run_id, turn, numbers, calls, newest=newest, more={"history": "true"} if history else {})
+    ]
     cut: list[tuple[str, Callable[[], str]]] = []
     before_number = max((number for number in numbers if number < turn), default=None)
     pages = 0
@@ -180,15 +168,16 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
         history_from: int | None = None
         if history:
             pages = max(pages, -(-len(seen.outline.messages) // HISTORY_MESSAGES))
-            history_from = _history_page(pages, turn) * HISTORY_MESSAGES
+            history_from = _history_page(pages) * HISTORY_MESSAGES
         needed = [
             call.input_hashes[block.place]
             for block in wanted_blocks(seen, history_from)
             if block.place < len(call.input_hashes)
         ]
         texts = texts_of(call.trace_id, tuple(dict.fromkeys([*needed, *call.output_hashes])))
-        answered = frozenset(before.output_hashes) if before else frozenset[str]()
+        answered = answered_by(before)
         left: list[Child] = [
+            draw_history_pager(run.run_id, turn, pages, history_from) if history_from is not None else None,
             draw_seen(call, seen, texts, answered, before_number=before_number, history_from=history_from),
         ]
         right: list[Child] = [draw_answer(call, texts)]
@@ -200,17 +189,16 @@ def _turn(run: Run, timeline: Timeline, turn: int, *, history: bool) -> None:
     if not calls:
         parts.append(notice("This call is not in the store yet."))
     plain.draw(node("div", *parts, cls="tree stack"), key="run_turn")
-    if history and pages > 1:
-        st.pagination(pages, key=f"history_page_{turn}") if hasattr(st, "pagination") else None
     for tool in tools:
         if tool.arguments_chars > CUT_CHARS or tool.result_chars > CUT_CHARS:
             cut.append((f"Tool call {tool.span_id}", _tool_reader(tool.span_id, _where(tool_spans))))
     _downloads(calls, cut)
 
 
-def _history_page(pages: int, turn: int) -> int:
-    asked = st.session_state.get(f"history_page_{turn}", 1)
-    return max(0, min(int(asked), pages) - 1)
+def _history_page(pages: int) -> int:
+    """The page of the history that the address asks for; the last one, where the new messages are, without."""
+    asked = number_in_address("page", "The address asks for a page of the history that cannot be.")
+    return max(0, min(asked or pages, pages) - 1)
 
 
 def _tool_reader(span_id: str, where: Where) -> Callable[[], str]:
@@ -342,8 +330,7 @@ def render() -> None:
             say("There is no such run", str(error), node("p", node("a", "All runs", go=to_runs())), key="address")
             return
         if run_id is None:
-            say("No run is chosen", "Choose one from the list of runs.", key="address")
-            st.page_link("views/runs.py", label="Runs", icon=":material/list:")
+            say("No run is chosen", node("p", node("a", "All runs", go=to_runs())), key="address")
             return
         run = get_run(run_id)
         if run is None or run.live:

@@ -179,7 +179,6 @@ def _chart_bounds(wanted: RunFilter, first_ns: int, last_ns: int) -> tuple[int, 
 def newest(wanted: RunFilter) -> None:
     """The first page of the list, asked again and again."""
     with trouble_shown("list"):
-        _go()
         _list(moved(wanted), None)
 
 
@@ -187,19 +186,7 @@ def newest(wanted: RunFilter) -> None:
 def older(wanted: RunFilter, before: tuple[int, str]) -> None:
     """A further page: runs that started before a run do not change places."""
     with trouble_shown("list"):
-        _go()
         _list(wanted, before)
-
-
-def _go() -> None:
-    target = plain.clicked("runs_table")
-    if not target:
-        return
-    if target.get("page") == "run":
-        st.session_state["runs_address"] = {name: st.query_params.get_all(name) for name in st.query_params}
-        st.switch_page("views/run.py", query_params={"run": target["run"]})
-    elif target.get("page") == "runs":
-        st.switch_page("views/runs.py", query_params={name: value for name, value in target.items() if name != "page"})
 
 
 def _list(wanted: RunFilter, before: tuple[int, str] | None) -> None:
@@ -278,6 +265,7 @@ def render() -> None:
     """The page."""
     with trouble_shown("page"):
         wanted = filters()
+        st.session_state["runs_address"] = {name: st.query_params.get_all(name) for name in st.query_params}
         kept = st.session_state.get("before")
         before = kept[1] if kept and kept[0] == wanted_key(wanted) else None
         overview(wanted)

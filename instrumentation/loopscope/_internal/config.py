@@ -20,7 +20,7 @@ from .guard import logger
 DEFAULT_ENDPOINT = "http://127.0.0.1:4318"
 DEFAULT_SPOOL_MAX_BYTES = 512 * 1024 * 1024
 """Half a gigabyte holds about a day of a busy agent while its collector is away."""
-DEFAULT_QUEUE_MAX_BYTES = 64 * 1024 * 1024
+DEFAULT_MEMORY_MAX_BYTES = 64 * 1024 * 1024
 """What finished calls may hold of the host's memory until they are on disk; six 10 MB requests."""
 QUEUE_MAX_ITEMS = 20_000
 MIN_SPOOL_BYTES = 1024 * 1024
@@ -45,7 +45,7 @@ class Config:
     spool_dir: Path | None
     """None: no directory could be had; spans then wait in memory."""
     spool_max_bytes: int
-    queue_max_bytes: int
+    memory_max_bytes: int
     redact: bool
     capture_content: bool
     price_overrides: Mapping[str, Any] | None
@@ -80,8 +80,8 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
         spool_max_bytes=read.number(
             "spool_max_bytes", "LOOPSCOPE_SPOOL_MAX_BYTES", DEFAULT_SPOOL_MAX_BYTES, MIN_SPOOL_BYTES
         ),
-        queue_max_bytes=read.number(
-            "queue_max_bytes", "LOOPSCOPE_QUEUE_MAX_BYTES", DEFAULT_QUEUE_MAX_BYTES, MIN_SPOOL_BYTES
+        memory_max_bytes=read.number(
+            "memory_max_bytes", "LOOPSCOPE_MEMORY_MAX_BYTES", DEFAULT_MEMORY_MAX_BYTES, MIN_SPOOL_BYTES
         ),
         redact=read.flag("redact", "LOOPSCOPE_REDACT", default=True),
         capture_content=read.flag("capture_content", "LOOPSCOPE_CAPTURE_CONTENT", default=True),
@@ -261,10 +261,8 @@ def _spool_dir(read: _Reader) -> Path | None:
     candidates: list[Path] = []
     if found := read.env("LOOPSCOPE_SPOOL_DIR"):
         candidates.append(Path(found[1]).expanduser())
-    if found := read.env("XDG_STATE_HOME"):
-        candidates.append(Path(found[1]) / "loopscope" / "spool")
-    elif found := read.env("HOME", "USERPROFILE"):
-        candidates.append(Path(found[1]) / ".local" / "state" / "loopscope" / "spool")
+    if found := read.env("HOME", "USERPROFILE"):
+        candidates.append(Path(found[1]) / ".loopscope" / "spool")
     user = os.getuid() if hasattr(os, "getuid") else "user"
     import tempfile  # it imports a dozen modules that only this last resort needs
 

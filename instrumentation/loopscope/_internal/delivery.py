@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import guard
+from . import forks, guard
 from .encoding import marker, request_parts
 from .spool import SUFFIX, Frame, Segment, Spool
 from .transport import Answer, Transport
@@ -309,6 +309,7 @@ def _rejected_spans(body: bytes) -> int:
 
 def _leave_no_traces() -> None:
     """What this thread sends must not be recorded by the host's own HTTP instrumentation."""
-    from opentelemetry import context
+    with forks.importing:
+        from opentelemetry import context
 
     context.attach(context.set_value("suppress_instrumentation", True))

@@ -105,7 +105,7 @@ class Pipeline:
         with self._lock:
             # One span of any size passes an empty queue: a bound must not make the largest request unrecordable.
             full = self._queued_items >= QUEUE_MAX_ITEMS or (
-                self._queued_items and self._queued_bytes + size > self._config.queue_max_bytes
+                self._queued_items and self._queued_bytes + size > self._config.memory_max_bytes
             )
             if full or self._closed:
                 if spans:

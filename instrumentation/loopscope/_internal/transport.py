@@ -9,12 +9,13 @@ from __future__ import annotations
 import email.utils
 import gzip
 import http.client
-import ipaddress
 import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from loopscope_schemas.keys import is_loopback
 
 TIMEOUT_SECONDS = 10.0
 MAX_ANSWER_BYTES = 64 * 1024
@@ -44,7 +45,7 @@ class Transport:
         self._port = parts.port or (443 if self._secure else 80)
         self._timeout = timeout
         self._headers = {"Content-Type": "application/x-protobuf", "User-Agent": "loopscope", **dict(headers)}
-        self._compress = not _is_loopback(self._host)
+        self._compress = not is_loopback(self._host)
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, url: str, parts: Sequence[bytes]) -> Answer:
@@ -107,13 +108,6 @@ def _grouped(parts: Sequence[bytes]) -> list[bytes]:
     if small:
         grouped.append(b"".join(small))
     return grouped
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _retry_after(header: str | None) -> float | None:

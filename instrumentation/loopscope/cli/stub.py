@@ -28,7 +28,11 @@ def stub(
             seed=seed,
             latency_seconds=latency,
             key=key,
-            on_ready=lambda url: typer.echo(f"messages-api {url}"),
+            on_ready=_announce,
         )
     except (OSError, ValueError) as error:
         raise fail(str(error)) from error
+
+
+def _announce(url: str) -> None:
+    typer.echo(f"messages-api {url}")

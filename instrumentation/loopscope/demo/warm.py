@@ -10,12 +10,7 @@ import anthropic
 
 from loopscope.demo.catalog import SCENES
 
-for _needed in (
-    "genai_prices.data",
-    "opentelemetry.exporter.otlp.proto.common.trace_encoder",
-    "opentelemetry.proto.collector.trace.v1.trace_service_pb2",
-    "opentelemetry.sdk.trace",
-):
+for _needed in ("genai_prices.data", "opentelemetry.proto.collector.trace.v1.trace_service_pb2"):
     import_module(_needed)
 
 with anthropic.Anthropic(api_key="unused") as _client:

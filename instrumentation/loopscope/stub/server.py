@@ -3,7 +3,6 @@
 Called by tests, by the demo and by the `loopscope stub` command.
 """
 
-import ipaddress
 import signal
 import socket
 import threading
@@ -19,6 +18,7 @@ from loopscope.stub.app import make_app
 from loopscope.stub.log import RequestLog
 from loopscope.stub.script import Script
 from loopscope.stub.service import Service
+from loopscope_schemas.keys import is_loopback
 
 START_SECONDS: Final = 30.0
 """A server that is not ready by then will not be."""
@@ -161,13 +161,7 @@ def serve(
 
 
 def _check_host(host: str, key: str | None) -> None:
-    if host == "localhost" or key:
-        return
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not key and not is_loopback(host):
         raise ValueError(f"the stand-in keeps every prompt; to listen on {host!r}, beyond this machine, give it a key")
 
 

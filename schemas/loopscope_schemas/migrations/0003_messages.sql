@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS ${database}.messages_data${local}${on_cluster}
     bytes UInt64 CODEC(ZSTD(1)),
     tokens_estimate UInt32 CODEC(ZSTD(1)),
     body String CODEC(ZSTD(3)),
-    INDEX body_text lowerUTF8(body) TYPE text(tokenizer = splitByNonAlpha) GRANULARITY 100000000
+    INDEX body_text lowerUTF8(body) TYPE text(tokenizer = splitByNonAlpha, posting_list_codec = 'bitpacking') GRANULARITY 100000000
 )
 ENGINE = ${replicated}MergeTree
 PARTITION BY day

@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS ${database}.prompts_data${local}${on_cluster}
     bytes UInt64,
     body String CODEC(ZSTD(3)),
     shape String CODEC(ZSTD(3)),
-    INDEX body_text lowerUTF8(body) TYPE text(tokenizer = splitByNonAlpha) GRANULARITY 100000000
+    INDEX body_text lowerUTF8(body) TYPE text(tokenizer = splitByNonAlpha, posting_list_codec = 'bitpacking') GRANULARITY 100000000
 )
 ENGINE = ${replicated}MergeTree
 PARTITION BY day

@@ -8,6 +8,7 @@ SELECT
     min(p.first_seen_at) AS first_seen_at,
     max(p.first_seen_at) AS last_seen_at,
     groupUniqArrayIf(p.agent, p.agent != '') AS agents,
-    any(p.body) AS body
+    any(p.body) AS body,
+    any(p.shape) AS shape
 FROM ${database}.prompts_data AS p
 GROUP BY p.hash

@@ -45,7 +45,11 @@ def call(number: int, start: int = START) -> bytes:
         names.AGENT_NAME: "durable",
     }
     bodies = {
-        names.REQUEST_BODY: {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": f"say {number}"}]},
+        names.REQUEST_BODY: {
+            "model": model,
+            "max_tokens": 9,
+            "messages": [{"role": "user", "content": f"say {number}"}],
+        },
         names.RESPONSE_BODY: {"role": "assistant", "content": [{"type": "text", "text": f"I say {number}"}]},
     }
     for key, text in texts.items():

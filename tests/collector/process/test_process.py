@@ -102,24 +102,30 @@ def refusal(running: CollectorProcess) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize(
-    ("environment", "line"),
-    [
-        ({"LOOPSCOPE_DSN": "postgres://x"}, "the store's address begins with 'postgres://'"),
-        ({"LOOPSCOPE_BIND": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without keys: set LOOPSCOPE_INGEST_KEYS and LOOPSCOPE_READ_KEYS"),
-        ({"LOOPSCOPE_BIND": "0.0.0.0", "LOOPSCOPE_INGEST_KEYS": "key"}, "keys: set LOOPSCOPE_READ_KEYS, or bind"),
-        ({"LOOPSCOPE_BIND": "192.0.2.1", "LOOPSCOPE_INGEST_KEYS": "a", "LOOPSCOPE_READ_KEYS": "b"}, "cannot listen on 192.0.2.1:0"),
-        ({"LOOPSCOPE_OTLP_HTTP_PORT": "many"}, "LOOPSCOPE_OTLP_HTTP_PORT"),
-        ({"LOOPSCOPE_DATA_DIR": "/proc/nowhere"}, "/proc/nowhere"),
-    ],
-    ids=["dsn", "no keys", "no read keys", "foreign address", "no number", "data dir"],
-)  # fmt: skip
+ANYWHERE = {"LOOPSCOPE_BIND": "0.0.0.0"}
+NOT_HERE = {"LOOPSCOPE_BIND": "192.0.2.1", "LOOPSCOPE_INGEST_KEYS": "a", "LOOPSCOPE_READ_KEYS": "b"}
+REFUSALS = {
+    "dsn": ({"LOOPSCOPE_DSN": "postgres://x"}, "the store's address begins with 'postgres://'"),
+    "no keys": (
+        ANYWHERE,
+        "refusing to listen on 0.0.0.0 without keys: set LOOPSCOPE_INGEST_KEYS and LOOPSCOPE_READ_KEYS",
+    ),
+    "no read keys": (ANYWHERE | {"LOOPSCOPE_INGEST_KEYS": "key"}, "keys: set LOOPSCOPE_READ_KEYS, or bind"),
+    "foreign address": (NOT_HERE, "cannot listen on 192.0.2.1:0"),
+    "no number": ({"LOOPSCOPE_OTLP_HTTP_PORT": "many"}, "LOOPSCOPE_OTLP_HTTP_PORT"),
+    "data dir": ({"LOOPSCOPE_DATA_DIR": "/proc/nowhere"}, "/proc/nowhere"),
+}
+
+
+@pytest.mark.parametrize(("environment", "line"), REFUSALS.values(), ids=REFUSALS)
 def test_what_cannot_start_says_why_in_one_line(tmp_path: Path, environment: dict[str, str], line: str) -> None:
     with collector_process(tmp_path / "data", environment=environment) as running:
         assert line in refusal(running)
 
 
-@pytest.mark.parametrize("setting", ["LOOPSCOPE_OTLP_HTTP_PORT", "LOOPSCOPE_CLICKHOUSE_PORT", "LOOPSCOPE_DASHBOARD_PORT"])
+@pytest.mark.parametrize(
+    "setting", ["LOOPSCOPE_OTLP_HTTP_PORT", "LOOPSCOPE_CLICKHOUSE_PORT", "LOOPSCOPE_DASHBOARD_PORT"]
+)
 def test_a_taken_port_is_named(tmp_path: Path, app: Path, setting: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

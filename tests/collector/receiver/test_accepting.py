@@ -83,7 +83,7 @@ def test_a_json_span_that_cannot_be_read_costs_itself_alone(receiver: Running) -
     assert answer.status_code == 200
     partial = answer.json()["partialSuccess"]
     assert partial["rejectedSpans"] == "1"
-    assert "resourceSpans[0].scopeSpans[0].spans[1].traceId is 'not hex', not hexadecimal" in partial["errorMessage"]
+    assert partial["errorMessage"] == "left out: span 1: traceId is 'not hex', not hexadecimal"
     assert receiver.kept_spans() == ["good", "also good"]
     assert receiver.metrics.value("receiver_rejected_spans") == 1
 
@@ -96,7 +96,7 @@ def test_one_bad_string_in_protobuf_does_not_cost_its_neighbours(receiver: Runni
     assert span_names(record.body) == ["good", r"bro\xffen"]
     request = ExportTraceServiceRequest.FromString(record.body)
     for span in request.resource_spans[0].scope_spans[0].spans:
-        assert span.attributes[0].value.bytes_value == b"a\xed\xa0\x80lue"[:7]
+        assert span.attributes[0].value.string_value == r"a\ud800lue"
     assert receiver.metrics.value("receiver_mended_strings") == 3
 
 

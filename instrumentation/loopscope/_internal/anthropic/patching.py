@@ -91,7 +91,9 @@ class Instrumentation:
     def _request(self, original: Any) -> Any:
         @functools.wraps(original)
         def request(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = begin_call(client, args, kwargs) if self._active else None
+            if not self._active:
+                return original(client, *args, **kwargs)
+            call = begin_call(client, args, kwargs)
             if call is None and _current.get() is None:
                 return original(client, *args, **kwargs)
             # Also for a request that is no LLM call, so that it is not taken for an attempt of one around it.
@@ -113,7 +115,9 @@ class Instrumentation:
     def _async_request(self, original: Any) -> Any:
         @functools.wraps(original)
         async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = begin_call(client, args, kwargs) if self._active else None
+            if not self._active:
+                return await original(client, *args, **kwargs)
+            call = begin_call(client, args, kwargs)
             if call is None and _current.get() is None:
                 return await original(client, *args, **kwargs)
             token = _current.set(call)
@@ -135,7 +139,7 @@ class Instrumentation:
         @functools.wraps(original)
         def _build_request(client: Any, *args: Any, **kwargs: Any) -> Any:
             request = original(client, *args, **kwargs)
-            call = _current.get()
+            call = _current.get() if self._active else None
             if call is not None:
                 call.attempt(request, args[0] if args else kwargs.get("options"))
             return request
@@ -145,7 +149,7 @@ class Instrumentation:
     def _process_response(self, original: Any) -> Any:
         @functools.wraps(original)
         def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = _current.get()
+            call = _current.get() if self._active else None
             if call is not None:
                 call.answered(kwargs.get("response"))
             return original(client, *args, **kwargs)
@@ -155,7 +159,7 @@ class Instrumentation:
     def _async_process_response(self, original: Any) -> Any:
         @functools.wraps(original)
         async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = _current.get()
+            call = _current.get() if self._active else None
             if call is not None:
                 call.answered(kwargs.get("response"))
             return await original(client, *args, **kwargs)
