@@ -223,6 +223,26 @@ def test_a_body_reads_as_a_person_would_search_it() -> None:
     ]
 
 
+@given(st.permutations(["type", "id", "name", "input", "caller"]), JSON_VALUES, ANY_TEXT)
+def test_a_tool_call_is_one_block_in_any_order_of_its_keys(order: list[str], input_: Any, name: str) -> None:
+    """A client sends back what it was given with its keys in another order."""
+    call = {
+        "type": "tool_use",
+        "id": "t1",
+        "name": name,
+        "input": {"query": input_, "n": 1},
+        "caller": {"type": "direct"},
+    }
+    ordered = {key: call[key] for key in order}
+    body = encode({"messages": [{"role": "assistant", "content": [ordered]}]})
+    split = split_document(body)
+    assert dump(rejoin(split)) == dump(parse(body))
+    first = split_document(encode({"messages": [{"role": "assistant", "content": [call]}]}))
+    if name and name.isprintable():
+        assert split.blocks[0].hash == first.blocks[0].hash
+        assert split.blocks[0].body == first.blocks[0].body
+
+
 def test_binaries_leave_the_text() -> None:
     """An image's base64 is stored as bytes, once, and is no text to search."""
     data = base64.b64encode(bytes(range(256)) * 4).decode()

@@ -7,6 +7,7 @@ line break, never `\\n`). The *shape* is the block's JSON with each piece replac
     "#12"        the next 12 characters of the body          "#5+12"  the same after skipping a label of 5
     "e12"        the same, surrogates escaped reversibly
     "r12"        the same, but a bare JSON token (a number, true, false, null)
+    "n12"        the first 12 characters of the body: a tool's name that stands behind its input
     "@b:hash"    a binary, stored by hash as bytes (base64 here)     "@t:hash"  the same, stored as text
 
 Volatile fields (`cache_control`, `citations`, `caller`) change between two occurrences of one block; they are in the
@@ -127,12 +128,30 @@ def split_block(role: str, block: Json, tool: str = "") -> tuple[Block, str]:
         function = block.get("function")
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             tool = function["name"]
-    splitter = Splitter(is_blob_part=kind == "blob")
+    splitter = Splitter(is_blob_part=kind == "blob", name=_late_name(kind, block))
     shape = splitter.shape(block, "", None, False, 0)
     body = "\n".join(splitter.leaves)
     blobs = tuple(splitter.blobs)
     hash_ = digest(role, kind, ids, body, *(blob.hash for blob in blobs))
     return Block(hash_, role, kind, source_of(role, kind), tool, body, blobs), shape
+
+
+def _late_name(kind: str, block: Json) -> str | None:
+    """The name of a tool call when it stands behind the input, as a client sends back what it was given.
+
+    It comes first in the body all the same, so that the call is one block wherever it stands.
+    """
+    if kind not in _CALL_KINDS or not isinstance(block, dict):
+        return None
+    name = block.get("name")
+    if not isinstance(name, str) or isinstance(name, Raw) or not name or has_surrogates(name):
+        return None
+    for key in block:
+        if key == "name":
+            return None
+        if key in _INPUT_KEYS:
+            return name
+    return None
 
 
 def _split_plain(role: str, block: Any, tool: str) -> tuple[Block, str] | None:
@@ -219,10 +238,13 @@ def literal_shape(value: Any, depth: int = 0) -> str:
 class Splitter:
     """Collects the leaves and binaries of one value while writing its shape."""
 
-    def __init__(self, *, is_blob_part: bool = False) -> None:
-        self.leaves: list[str] = []
+    def __init__(self, *, is_blob_part: bool = False, name: str | None = None) -> None:
+        """`name` is the value's own `name` that goes before all other leaves."""
+        self.leaves: list[str] = [] if name is None else [name]
         self.blobs: list[Blob] = []
         self._is_blob_part = is_blob_part
+        self._name = name
+        self._ahead = 0 if name is None else len(name) + 1
 
     def shape(self, value: Any, key: str, label: str | None, literal: bool, depth: int) -> str:
         """Shape of a value under `key`; `label` names the lines of a tool's input, `literal` keeps all text inline."""
@@ -242,6 +264,9 @@ class Splitter:
     def _object(self, value: "dict[str, Any] | Pairs", label: str | None, literal: bool, depth: int) -> str:
         parts: list[str] = []
         for key, item in value.items() if isinstance(value, dict) else value:
+            if depth == 0 and self._name is not None and key == "name":
+                parts.append(f'"name":"n{len(self._name)}"')
+                continue
             inner = label
             if label is not None or (key in _INPUT_KEYS and isinstance(item, (dict, list))):
                 # A tool's input reads `order_id: W-1`, so that a search for what a person would type finds it.
@@ -261,11 +286,11 @@ class Splitter:
         return self._leaf("#", value, label)
 
     def _leaf(self, tag: str, text: str, label: str | None) -> str:
-        if label is None:
-            self.leaves.append(text)
-            return f'"{tag}{len(text)}"'
-        self.leaves.append(f"{label}: {text}")
-        return f'"{tag}{len(label) + 2}+{len(text)}"'
+        skip, self._ahead = self._ahead, 0
+        if label is not None:
+            skip += len(label) + 2
+        self.leaves.append(text if label is None else f"{label}: {text}")
+        return f'"{tag}{skip}+{len(text)}"' if skip else f'"{tag}{len(text)}"'
 
     def _is_binary(self, value: str, key: str) -> bool:
         if key == "content" and not self._is_blob_part:
@@ -293,6 +318,10 @@ class Leaves:
     def __init__(self, body: str) -> None:
         self._body = body
         self._at = 0
+
+    def first(self, length: int) -> str:
+        """The beginning of the body; the cursor stays where it is."""
+        return self._body[:length]
 
     def take(self, marker: str) -> str:
         """The piece that a marker (without its tag) stands for; raises ValueError when the body is too short."""
@@ -323,6 +352,8 @@ def fill(shape: Any, leaves: Leaves, blob: Callable[[bytes], bytes]) -> Any:
         return rest
     if tag == "#":
         return leaves.take(rest)
+    if tag == "n":
+        return leaves.first(int(rest))
     if tag == "e":
         return unescape_surrogates(leaves.take(rest))
     if tag == "r":
