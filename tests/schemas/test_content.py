@@ -3,6 +3,7 @@
 import base64
 import json
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from loopscope_schemas.content import (
     dump,
     join,
     parse,
+    split_answer,
     split_block,
     split_document,
     split_messages,
@@ -129,6 +131,78 @@ def test_a_memo_changes_no_result(system: list[Any], first: list[Any], more: lis
         assert [block.hash for block in with_memo.blocks] == [block.hash for block in without.blocks]
         assert [block.body for block in with_memo.blocks] == [block.body for block in without.blocks]
         assert [prompt.hash for prompt in with_memo.prompts] == [prompt.hash for prompt in without.prompts]
+
+
+@given(st.lists(MESSAGES, min_size=1, max_size=3), st.randoms(use_true_random=False), st.data())
+def test_a_memo_changes_no_result_wherever_things_stand(
+    turns: list[list[Any]], chance: Any, data: st.DataObject
+) -> None:
+    """Keys before and behind the messages in any order, spaces, a moving cache breakpoint, answers in between."""
+    memo = Memo()
+    history: list[Any] = []
+    for turn in turns:
+        history = [*history, *turn]
+        messages = list(history)
+        if messages and chance.random() < 0.7:
+            place = chance.randrange(len(messages))
+            marked = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+            messages[place] = {**messages[place], "content": [marked]}
+        if chance.random() < 0.2:
+            messages.append(chance.choice([1, 12, "a", "ab", None, [1]]))
+        system, number = "s" * chance.randrange(3), chance.randrange(3)
+        members: list[Any] = [("model", "m"), ("messages", messages), ("system", system), ("n", number)]
+        if chance.random() < 0.3:
+            members.append(("tools", [{"name": "t"}]))
+        if chance.random() < 0.3:
+            chance.shuffle(members)
+        text = json.dumps(dict(members), indent=chance.choice([None, None, None, 1]))
+        if chance.random() < 0.1:
+            text = text[: chance.randrange(len(text))]
+        answer = encode({"role": "assistant", "content": data.draw(st.lists(BLOCKS, max_size=2))})
+        for split, body in ((split_document, text.encode()), (split_answer, answer)):
+            with_memo, without = split(body, memo), split(body)
+            assert with_memo.shape == without.shape
+            for name in ("hash", "body", "role", "kind", "source"):
+                assert [getattr(b, name) for b in with_memo.blocks] == [getattr(b, name) for b in without.blocks]
+            assert [prompt.hash for prompt in with_memo.prompts] == [prompt.hash for prompt in without.prompts]
+            assert with_memo.params == without.params
+            assert [message.shape for message in with_memo.messages] == [m.shape for m in without.messages]
+            assert with_memo.params_text in (None, dump(with_memo.params))
+            rejoin(with_memo)
+
+
+COMMON = st.one_of(
+    ANY_TEXT,
+    st.fixed_dictionaries({"type": st.just("text"), "text": ANY_TEXT | st.just("x" * 300)}),
+    st.fixed_dictionaries(
+        {"type": st.just("tool_result"), "tool_use_id": ANY_TEXT | st.just("%d"), "content": ANY_TEXT | SCALARS}
+    ),
+    st.fixed_dictionaries(
+        {
+            "type": st.just("tool_use"),
+            "id": ANY_TEXT,
+            "name": ANY_TEXT,
+            "input": st.dictionaries(KEYS | st.just("data"), JSON_VALUES | st.just("A" * 300), max_size=3),
+        }
+    ),
+)
+
+
+@given(COMMON | BLOCKS)
+def test_common_blocks_are_split_as_all_are(block: Any) -> None:
+    """The quick way for text, calls and results gives what the general one does."""
+    turned = {key: block[key] for key in reversed(block)} if isinstance(block, dict) else block
+    for value in (parse(encode(block)), parse(encode(turned))):
+        quick = split_block("user", value)
+        with patch("loopscope_schemas.content.blocks._split_plain", return_value=None):
+            assert split_block("user", value) == quick
+
+
+@given(st.lists(BLOCKS, max_size=3), JSON_VALUES)
+def test_an_answer_is_rebuilt_exactly(content: list[Any], more: Any) -> None:
+    """Whatever else it holds."""
+    body = encode({"id": "m", "role": "assistant", "content": content, "usage": more, "tools": more})
+    assert dump(rejoin(split_answer(body))) == dump(parse(body))
 
 
 @given(MESSAGES)
