@@ -19,7 +19,7 @@ from loopscope_schemas.content import (
     split_text,
 )
 from loopscope_schemas.content.blocks import Block, digest
-from loopscope_schemas.content.split import Message
+from loopscope_schemas.content.parts import Message
 
 PREVIEW_CHARS: Final = 200
 

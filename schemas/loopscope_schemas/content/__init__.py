@@ -7,10 +7,8 @@ surrogates. The collector splits, whoever shows or resends a call joins. Nothing
 from loopscope_schemas.content.blocks import Blob, Block, join_block, split_block
 from loopscope_schemas.content.exact_json import InexactJsonError, Json, Pairs, Raw, dump, parse
 from loopscope_schemas.content.join import MissingContentError, join
+from loopscope_schemas.content.parts import Memo, Message, Prompt, Split
 from loopscope_schemas.content.split import (
-    Memo,
-    Prompt,
-    Split,
     split_answer,
     split_document,
     split_messages,
@@ -25,6 +23,7 @@ __all__ = [
     "InexactJsonError",
     "Json",
     "Memo",
+    "Message",
     "MissingContentError",
     "Pairs",
     "Prompt",
