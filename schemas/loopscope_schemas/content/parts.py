@@ -1,6 +1,7 @@
 """What a document is split into, and what is remembered of the last one: data only, filled by `split` and `history`."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from loopscope_schemas.content.blocks import Blob, Block
 from loopscope_schemas.content.exact_json import Json
