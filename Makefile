@@ -11,7 +11,7 @@ test: setup  ## All tests, the browser's included
 check: setup  ## Format, lint, types (strict), layers
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/pyright
+	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports
 
 up: setup  ## Collector, engine and dashboards, as a user starts them
