@@ -15,7 +15,7 @@ FOLDER: Final = Path(__file__).parent
 FULL: Final = {
     "ingest.py": ["--megabytes", "400"],
     "sdk_overhead.py": [],
-    "search.py": ["--messages", "1000000"],
+    "search.py": ["--messages", "200000"],
     "dashboard_pages.py": [],
     "engine_isolation.py": [],
 }

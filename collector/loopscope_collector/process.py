@@ -288,17 +288,24 @@ def _resident_bytes() -> int:
 def _signals(stopping: threading.Event) -> Generator[None]:
     """SIGINT, SIGTERM or SIGHUP asks for a drain; a SIGINT after that ends the process where it is."""
 
+    asked = False
+
     def handle(number: int, _frame: FrameType | None) -> None:
-        if stopping.is_set() and number == signal.SIGINT:
+        nonlocal asked
+        if not asked:
+            asked = True  # at once: the next signal may interrupt this very handler
+            # In a thread of its own: the interrupted code may hold the event's lock.
+            threading.Thread(target=stopping.set, name="loopscope-stop", daemon=True).start()
+        elif number == signal.SIGINT:
             os._exit(130)
-        stopping.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # What is left is the end of the process: a Ctrl-C too many must not turn it into a traceback and a failure.
+            signal.signal(number, signal.SIG_IGN if handler is signal.default_int_handler else handler)
 
 
 def _log_to_stderr() -> None:
