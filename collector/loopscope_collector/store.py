@@ -36,11 +36,11 @@ class StoreError(Exception):
     """Something went wrong between the collector and its store."""
 
 
-class StoreUnavailable(StoreError):  # noqa: N818  (the seam's name)
+class StoreUnavailable(StoreError):  # noqa: N818  (it names a state of the store)
     """The store does not answer, or cannot work now: the same request may succeed later."""
 
 
-class StoreRefused(StoreError):  # noqa: N818  (the seam's name)
+class StoreRefused(StoreError):  # noqa: N818  (it names a state of the store)
     """The store read the request and refuses it: the same request will be refused again."""
 
 

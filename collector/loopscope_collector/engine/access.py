@@ -6,13 +6,13 @@ Called by `server` for each request. Comparisons take the same time whatever is 
 import base64
 import binascii
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from loopscope_collector.engine.config import WRITER_USER, EngineConfig
 from loopscope_collector.engine.errors import ACCESS_DENIED, AUTHENTICATION_FAILED, REQUIRED_PASSWORD, ClickHouseError
+from loopscope_schemas.keys import is_loopback
 
 
 class Role(Enum):
@@ -76,13 +76,8 @@ def _refuse_foreign_pages(config: EngineConfig, headers: Mapping[str, str]) -> N
     host = headers.get("host", "")
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     name = name.strip("[]").lower()
-    if name in ("", "localhost", config.host.lower()) or name.endswith(".localhost"):
+    if name in ("", config.host.lower()) or name.endswith(".localhost") or is_loopback(name):
         return
-    try:
-        if ipaddress.ip_address(name).is_loopback:
-            return
-    except ValueError:
-        pass
     message = (
         f"reading without a key goes to 127.0.0.1 or localhost, not to {name[:80]!r}; "
         "set LOOPSCOPE_READ_KEYS for other names"
