@@ -1,7 +1,7 @@
 """Bare agent loops in every call style of the anthropic SDK, as users write them: no decorator, no run, just `while`.
 
-Each loop is a function `(client, question, tools) -> the messages of its answers`. A loop ends when the model asks for no
-tool. The asynchronous ones are coroutine functions that take an asynchronous client.
+Each loop is a function `(client, question, work) -> the messages of its answers`. A loop ends when the model asks for
+no tool. The asynchronous ones are coroutine functions that take an asynchronous client.
 """
 
 import asyncio
@@ -93,9 +93,7 @@ def from_events(events: list[Any]) -> Any:
             block["text"] += text
         elif text:
             block["input"] = json.loads(text)
-    return anthropic.types.Message.construct(
-        **(message | {"content": [_block(block) for block in message["content"]]})
-    )
+    return anthropic.types.Message.construct(**(message | {"content": [_block(block) for block in message["content"]]}))
 
 
 def _block(block: dict[str, Any]) -> Any:

@@ -159,16 +159,18 @@ def test_a_sub_agents_spending_counts_for_the_run_around_it(
     stub: StubServer, server: Server, configure: Configure
 ) -> None:
     configure()
-    with anthropic.Anthropic(api_key="k", base_url=stub.url, default_headers={"x-stub-script": "endless/1"}) as client:
-        with loopscope.run("outer", limits=loopscope.Limits(max_tokens=3_000)) as outer:
-            with loopscope.run("inner") as inner:
-                SYNC["create"](client, "go")
-            assert inner.turn == TURNS
-            assert inner.limit_hit == "max_tokens"
-            assert outer.stats.total_tokens == 0, "its own"
-            answer = client.messages.create(**request([{"role": "user", "content": "and now?"}]))
-            assert "max_tokens" in answer.content[0].to_dict()["text"]
-            assert outer.limit_hit == "max_tokens"
+    with (
+        anthropic.Anthropic(api_key="k", base_url=stub.url, default_headers={"x-stub-script": "endless/1"}) as client,
+        loopscope.run("outer", limits=loopscope.Limits(max_tokens=3_000)) as outer,
+    ):
+        with loopscope.run("inner") as inner:
+            SYNC["create"](client, "go")
+        assert inner.turn == TURNS
+        assert inner.limit_hit == "max_tokens"
+        assert outer.stats.total_tokens == 0, "its own"
+        answer = client.messages.create(**request([{"role": "user", "content": "and now?"}]))
+        assert "max_tokens" in answer.content[0].to_dict()["text"]
+        assert outer.limit_hit == "max_tokens"
     delivered()
     outcomes = {
         span["gen_ai.agent.name"]: span["loopscope.run.outcome"]
@@ -185,7 +187,9 @@ def test_concurrent_bare_loops_are_limited_one_by_one(stub: StubServer, server: 
     async def main() -> list[list[Any]]:
         async with anthropic.AsyncAnthropic(api_key="k", base_url=stub.url, max_retries=0) as client:
             each = [
-                ASYNC["async create"](client.with_options(default_headers={"x-stub-script": f"endless/{i}"}), "the same")
+                ASYNC["async create"](
+                    client.with_options(default_headers={"x-stub-script": f"endless/{i}"}), "the same"
+                )
                 for i in range(loops)
             ]
             return list(await asyncio.gather(*each))

@@ -48,6 +48,8 @@ class InferredRun(Run):
         """Digest of the first message of the user."""
         self.request: tuple[int, bytes] = (0, b"")
         """Number of messages of the last request, and the digest of its last one."""
+        self.answer_at: tuple[int, ...] = ()
+        """Where in the next request the last answer may stand."""
         self.last_failed = False
         self.tail: bytes | None = None
         """Digest of the last answer."""
@@ -142,6 +144,9 @@ class Chains:
                 self._by_root.setdefault(root, {})[id(run)] = run
             self._forget_answer(run)
             run.request, run.where, run.last_failed = request, where, False
+            run.answer_at = (len(messages),)
+            if messages and field_of(messages[-1], "role") == "assistant":
+                run.answer_at += (len(messages) - 1,)  # an answer that was begun by the host, or paused
             run.calls_open += 1
             run.touched = time.monotonic()
             self._runs.move_to_end(id(run))
@@ -169,10 +174,16 @@ class Chains:
         candidates = list(self._by_root.get(root, {}).values())
         if not candidates:
             return None
-        answer = next((m for m in reversed(messages) if field_of(m, "role") == "assistant"), None)
-        if answer is not None:
-            tail = digest_of_content("assistant", field_of(answer, "content"))
-            found = [run for run in candidates if not run.calls_open and self._tail_of(run) == tail]
+        position = next(
+            (i for i in range(len(messages) - 1, -1, -1) if field_of(messages[i], "role") == "assistant"), None
+        )
+        if position is not None:
+            tail = digest_of_content("assistant", field_of(messages[position], "content"))
+            found = [
+                run
+                for run in candidates
+                if not run.calls_open and position in run.answer_at and self._tail_of(run) == tail
+            ]
             if found:
                 return _nearest(found, where)
         # The host tries a request again that failed.
@@ -289,6 +300,8 @@ class Chains:
         run.call_ids, run.response_id, run.tail = [], None, None
 
     def _drop(self, run: InferredRun) -> None:
+        if self._unread.pop(id(run), None) is not None:
+            run.learn()
         for call_id in run.call_ids:
             self._by_call_id.pop(call_id, None)
         if run.response_id is not None:
@@ -297,7 +310,6 @@ class Chains:
         siblings.pop(id(run), None)
         if not siblings:
             self._by_root.pop(run.root, None)
-        self._unread.pop(id(run), None)
 
 
 def _root(messages: Sequence[Any]) -> bytes:

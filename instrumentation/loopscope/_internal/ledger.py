@@ -67,6 +67,8 @@ class Ledger:
         self._outer = outer
         self._unsettled: list[Spending] = []
         self.turns = 0
+        self.all_turns = 0
+        """Those of sub-agents included."""
         self._tokens = self._all_tokens = 0
         self._cost = self._all_cost = 0.0
         self._known = self._unknown = 0
@@ -75,6 +77,10 @@ class Ledger:
         """Count a turn and give its number, from 1."""
         with _lock:
             self.turns += 1
+            ledger: Ledger | None = self
+            while ledger is not None:
+                ledger.all_turns += 1
+                ledger = ledger._outer
             return self.turns
 
     def spend(self, read: Callable[[], Attributes]) -> Spending:

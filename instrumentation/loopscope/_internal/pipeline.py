@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -81,6 +82,9 @@ class Pipeline:
         self._spool: Spool | None = None
         self._exporter: Exporter | None = None
         self._closed = False
+        self._handling = False
+        self._own: deque[Any] = deque()
+        """What the worker itself found to do: done at once, so that a flush that waits for what led to it has it."""
         self._beats: list[Callable[[], None]] = []
         self._prices_asked = False
         self._directory = self._spool_directory()
@@ -128,7 +132,10 @@ class Pipeline:
             self._queued_bytes += size
             self._queued_items += 1
             self._start_threads()
-        self._queue.put(item)
+        if self._handling and threading.current_thread() is self._worker:
+            self._own.append(item)
+        else:
+            self._queue.put(item)
         return True
 
     def _start_threads(self) -> None:
@@ -259,17 +266,28 @@ class Pipeline:
             self._prices_asked = True
             threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
         stop: _Stop | None = None
+        self._handling = True
         for index, item in enumerate(items):
             items[index] = None  # the bodies go as soon as they are written
             if isinstance(item, _Barrier):
                 item.reached.set()
             elif isinstance(item, _Stop):
                 stop = item
-            elif isinstance(item, _Work):
+            elif not isinstance(item, _Started):
+                self._handle_one(item, spool, exporter, scrubber)
+        self._handling = False
+        return stop
+
+    def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> None:
+        self._own.append(item)
+        while self._own:
+            item = self._own.popleft()
+            if isinstance(item, _Work):
                 self._do(item)
             elif isinstance(item, _Ended):
                 self._keep(item, spool, exporter, scrubber)
-        return stop
+            elif isinstance(item, _Started):
+                self._queue.put(item)
 
     def _do(self, item: _Work) -> None:
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -62,6 +62,10 @@ class Run:
         self._limit_hit: str | None = None
         self.stopped_calls = 0
         """LLM calls that were not sent because of a limit."""
+        self.on_stopped: Callable[[], None] | None = None
+        """Told of each such call, those of sub-agents included; what it raises leaves the call."""
+        self.counts_all_turns = False
+        """Whether `max_turns` is about the turns of sub-agents as well."""
         self._failed = False
         self._begun = time.monotonic()
         self._events = 0
@@ -153,15 +157,27 @@ class Run:
 
     def limit_reached_inside(self) -> Hit | None:
         """As `limit_reached`, for a call of a sub-agent: it is no turn of this run."""
-        hit = self._own_limit_reached(turns=False)
-        return hit or (self._outer_run.limit_reached_inside() if self._outer_run is not None else None)
+        hit = self._own_limit_reached(inside=True)
+        if hit is None and self._outer_run is not None:
+            hit = self._outer_run.limit_reached_inside()
+        elif hit is not None:
+            self._limit_hit = self._limit_hit or hit.name
+        return hit
 
-    def _own_limit_reached(self, *, turns: bool = True) -> Hit | None:
+    def tell_stopped(self) -> None:
+        """A call of this run or of a sub-agent was not sent because of a limit. Raises what `on_stopped` raises."""
+        if self.on_stopped is not None:
+            self.on_stopped()
+        if self._outer_run is not None:
+            self._outer_run.tell_stopped()
+
+    def _own_limit_reached(self, *, inside: bool = False) -> Hit | None:
         limits = self._limits
         if limits is None:
             return None
-        if turns and limits.max_turns is not None and self.turn >= limits.max_turns:
-            return Hit("max_turns", limits.max_turns, self.turn, limits.on_hit)
+        turns = self.ledger.all_turns if self.counts_all_turns else 0 if inside else self.turn
+        if limits.max_turns is not None and turns >= limits.max_turns:
+            return Hit("max_turns", limits.max_turns, turns, limits.on_hit)
         if limits.max_seconds is not None and (passed := time.monotonic() - self._begun) >= limits.max_seconds:
             return Hit("max_seconds", limits.max_seconds, passed, limits.on_hit)
         if limits.max_tokens is None and limits.max_cost_usd is None:

@@ -42,7 +42,7 @@ class StoppedCall:
     def __init__(self, active: Runtime, place: Place, hit: Hit) -> None:
         self._hit = hit
         run = place.run
-        self._run_id = run.id if run is not None else ""
+        self._run = run
         self._text = (
             f"[Loopscope] Limit reached: {hit.sentence}. No further request was sent to the model. "
             "What was done so far stands, but this result is partial."
@@ -70,6 +70,7 @@ class StoppedCall:
 
     def answer(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What the SDK's `request` returns. Raises LimitExceeded where its owner chose that."""
+        self._tell()
         if self._hit.on_hit == "raise":
             raise self._error()
         for with_text in (True, False):
@@ -80,6 +81,7 @@ class StoppedCall:
 
     async def answer_async(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `answer`, of an asynchronous client."""
+        self._tell()
         if self._hit.on_hit == "raise":
             raise self._error()
         for with_text in (True, False):
@@ -92,6 +94,10 @@ class StoppedCall:
                 guard.warn_once("limit-answer", "loopscope: the answer of a limit could not be parsed: %s", error)
         raise self._error()
 
+    def _tell(self) -> None:
+        if self._run is not None:
+            self._run.tell_stopped()
+
     def _error(self) -> LimitExceeded:
         hit = self._hit
         return LimitExceeded(
@@ -99,7 +105,7 @@ class StoppedCall:
             limit=hit.name,
             maximum=hit.maximum,
             used=hit.used,
-            run_id=self._run_id,
+            run_id=self._run.id if self._run is not None else "",
         )
 
     def _processed(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, with_text: bool) -> Any:
