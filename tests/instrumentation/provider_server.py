@@ -93,6 +93,8 @@ class Reply:
     """Events after which the connection is cut."""
     hold: threading.Event | None = None
     """Waited for after the first three events."""
+    silent: threading.Event | None = None
+    """Waited for before anything is answered."""
     gzip: bool = False
 
 
@@ -155,6 +157,8 @@ class Server:
         self.others: list[Request] = []
         self.replies: list[Reply] = []
         """Taken from the front; the last stays."""
+        self.counts: list[Reply] = []
+        """The same for count_tokens; without one, 7 tokens are counted."""
         self.answer_traces: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self.answer_starts: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self._changed = threading.Condition()
@@ -180,10 +184,16 @@ class Server:
             self._changed.notify_all()
 
     def next_reply(self) -> Reply:
+        return self._next(self.replies, ok())
+
+    def next_count(self) -> Reply:
+        return self._next(self.counts, Reply(body=b'{"input_tokens": 7}'))
+
+    def _next(self, replies: list[Reply], default: Reply) -> Reply:
         with self._changed:
-            if not self.replies:
-                return ok()
-            return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            if not replies:
+                return default
+            return replies.pop(0) if len(replies) > 1 else replies[0]
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -235,11 +245,18 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             elif self.path.partition("?")[0].endswith("/messages"):
                 server.note(server.messages, request)
                 self.answer(server.next_reply())
+            elif self.path.partition("?")[0].endswith("/messages/count_tokens"):
+                server.note(server.others, request)
+                self.answer(server.next_count())
             else:
                 server.note(server.others, request)
-                self.reply(200, {"content-type": "application/json"}, b'{"input_tokens": 7}')
+                self.reply(404, {"content-type": "application/json"}, b"{}")
 
         def answer(self, reply: Reply) -> None:
+            if reply.silent is not None:
+                reply.silent.wait(DEADLINE_SECONDS)
+                self.close_connection = True
+                return
             if reply.events is not None:
                 self.stream(reply)
                 return

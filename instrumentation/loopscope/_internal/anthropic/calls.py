@@ -1,4 +1,4 @@
-"""One LLM call of the anthropic SDK, as it happens on the host's thread: references are taken, nothing is read.
+"""One call of the anthropic SDK, as it happens on the host's thread: references are taken, nothing is read.
 
 `patching` calls `begin_call` at the funnel, then the methods of the LLMCall in the order of events. A call ends when it
 returned or failed, or, where the answer is streamed, when its stream does.
@@ -17,7 +17,9 @@ from loopscope._internal.runs import Run, agent_attributes
 from loopscope._internal.tools import recording_run_id
 from loopscope_schemas import attributes as at
 
-from .answers import Answer, complete
+from .answers import Answer, complete, complete_count
+from .attempts import Attempts
+from .operations import CHAT, operation_of
 from .streams import StreamCapture, listen
 
 if TYPE_CHECKING:
@@ -33,31 +35,25 @@ _SCALARS = {
 
 @guard.guarded
 def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | None:
-    """The call to record for this request; None when it is no Messages call or nothing is configured."""
+    """The call to record for this request; None when it is no operation that is recorded or nothing is configured."""
     active = runtime.active()
     if active is None:
         return None
     options = args[1] if len(args) > 1 else kwargs.get("options")
-    if options is None or not is_messages_call(options.method, options.url):
-        return None
-    return LLMCall(active, client, options)
-
-
-def is_messages_call(method: str, url: str) -> bool:
-    """Whether a request asks for an answer: POST .../messages, not token counts, batches or anything else."""
-    return method.lower() == "post" and url.partition("?")[0].rstrip("/").endswith("/messages")
+    operation = operation_of(options.method, options.url) if options is not None else None
+    return LLMCall(active, client, options, operation) if operation is not None else None
 
 
 class LLMCall:
-    """From the request to the end of the answer."""
+    """From the request to the end of the answer. Also a count of tokens, which is asked and answered the same way."""
 
-    def __init__(self, active: Runtime, client: Any, options: Any) -> None:
+    def __init__(self, active: Runtime, client: Any, options: Any, operation: str) -> None:
         config = active.config
         outer = scope.current.get()
         run: Run | None = outer.run if outer is not None else None
         if run is not None:
             attributes = dict(run.shared_attributes)
-            turn = run.next_turn()
+            turn = run.next_turn() if operation == CHAT else 0
         else:
             attributes = agent_attributes(
                 agent=config.agent,
@@ -68,16 +64,17 @@ class LLMCall:
             turn = 1
         body = options.json_data if isinstance(options.json_data, dict) else {}
         model = body.get("model")
-        attributes[at.OPERATION_NAME] = "chat"
+        attributes[at.OPERATION_NAME] = operation
         attributes[at.PROVIDER_NAME] = provider_of(client)
-        attributes[at.TURN] = turn
+        if operation == CHAT:
+            attributes[at.TURN] = turn
         if isinstance(model, str):
             attributes[at.REQUEST_MODEL] = model
         base_url = client.base_url
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
         parent = outer.span if outer is not None else host_span()
-        name = f"chat {model}" if isinstance(model, str) else "chat"
+        name = f"{operation} {model}" if isinstance(model, str) else operation
         self._recording: Recording = runtime.start(active, name, CLIENT, parent, attributes)
         if outer is not None:
             attributes[at.RUN_ID] = outer.run_id
@@ -85,7 +82,8 @@ class LLMCall:
             trace_id = self._recording.ids.trace_id
             attributes[at.RUN_ID] = f"{trace_id:032x}" if parent is None else recording_run_id()
         self._capture_content = config.capture_content
-        self._attempts = 0
+        self._operation = operation
+        self._attempts = Attempts()
         self._answer = Answer(requested=time.perf_counter())
         self._stream: StreamCapture | None = None
         runtime.announce(self._recording, heartbeat=run is None)
@@ -93,21 +91,32 @@ class LLMCall:
     @guard.guarded
     def attempt(self, request: Any, options: Any) -> None:
         """One HTTP request was built; its body is final."""
-        self._attempts += 1
+        self._attempts.sent()
         try:
             content = request.content
         except Exception:  # noqa: BLE001 - a body that is a stream: it is the host's to read, so it is not recorded
             content = None
         if isinstance(content, bytes):
             self._answer.request_body = content
-        if self._attempts == 1:
+        if self._attempts.count == 1:
             self._recording.set(_parameters(options))
+
+    @guard.guarded
+    def refused(self, response: Any) -> None:
+        """The SDK looks at an answer to decide whether to send the request again."""
+        self._attempts.refused(response)
+
+    @guard.guarded
+    def retrying(self, delay: Any) -> None:
+        """The SDK is about to wait `delay` seconds and send the request again."""
+        self._attempts.giving_up(delay if isinstance(delay, int | float) else None)
 
     @guard.guarded
     def answered(self, response: Any) -> None:
         """A response arrived, read or not; the SDK has not looked at it yet."""
         if response is None:
             return
+        self._attempts.answered(response)
         self._answer.status = response.status_code
         self._answer.headers = response.headers
         if self._take_content(response):
@@ -136,6 +145,7 @@ class LLMCall:
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         kind, name = error_class_of(error), qualified_name(type(error))
+        self._attempts.failed(response, error)
         if isinstance(status, int):
             self._answer.status = status
             self._answer.headers = response.headers
@@ -156,7 +166,7 @@ class LLMCall:
         if not self._recording.open:
             return
         answer, stream = self._answer, self._stream
-        attributes: dict[str, Any] = {at.HTTP_ATTEMPTS: self._attempts}
+        attributes: dict[str, Any] = {at.HTTP_ATTEMPTS: self._attempts.count}
         if answer.status is not None:
             attributes[at.HTTP_STATUS_CODE] = answer.status
         self._recording.set(attributes)
@@ -168,10 +178,13 @@ class LLMCall:
             answer.overflow_bytes = stream.overflow_bytes
             stream.release()
         payload = self._recording.payload
+        payload.events += self._attempts.events(self._recording.start.start_time, answer.requested)
         payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
         answer.capture_content = self._capture_content
-        payload.complete = functools.partial(complete, answer)
+        payload.complete = functools.partial(complete if self._operation == CHAT else complete_count, answer)
         self._stream = None
+        # Who keeps an exception keeps the frames it went through, and with them this object: not what it held.
+        self._answer = Answer()
         runtime.end(self._recording)
 
 
