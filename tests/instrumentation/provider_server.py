@@ -91,10 +91,15 @@ class Reply:
     """Index of an event -> seconds to wait before it."""
     break_after: int | None = None
     """Events after which the connection is cut."""
+    cut_at: int | None = None
+    """Bytes of a plain body after which the connection is cut."""
     hold: threading.Event | None = None
-    """Waited for after the first three events."""
+    """Waited for before the event `hold_at`."""
+    hold_at: int = 3
     silent: threading.Event | None = None
-    """Waited for before anything is answered."""
+    """Waited for before anything is answered; then the connection is closed without an answer."""
+    waiting: threading.Event | None = None
+    """Set when the server begins to wait for one of these."""
     gzip: bool = False
 
 
@@ -254,7 +259,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def answer(self, reply: Reply) -> None:
             if reply.silent is not None:
-                reply.silent.wait(DEADLINE_SECONDS)
+                self.wait(reply, reply.silent)
                 self.close_connection = True
                 return
             if reply.events is not None:
@@ -264,15 +269,23 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             body = reply.body
             if reply.gzip:
                 headers["content-encoding"], body = "gzip", gzip.compress(body)
-            self.reply(reply.status, headers, body)
+            self.reply(reply.status, headers, body, reply.cut_at)
 
-        def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        def reply(self, status: int, headers: dict[str, str], body: bytes, cut_at: int | None = None) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[:cut_at])
+            if cut_at is not None:
+                self.close_connection = True
+                self.connection.shutdown(2)
+
+        def wait(self, reply: Reply, until: threading.Event) -> None:
+            if reply.waiting is not None:
+                reply.waiting.set()
+            until.wait(DEADLINE_SECONDS)
 
         def stream(self, reply: Reply) -> None:
             self.send_response(200)
@@ -296,8 +309,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                         self.close_connection = True
                         self.connection.shutdown(2)
                         return
-                    if index == 3 and reply.hold is not None:
-                        reply.hold.wait(DEADLINE_SECONDS)
+                    if index == reply.hold_at and reply.hold is not None:
+                        self.wait(reply, reply.hold)
                     time.sleep(reply.delays.get(index, 0))
                     self.chunk(sse(event))
             self.wfile.write(b"0\r\n\r\n")
