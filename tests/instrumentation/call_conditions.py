@@ -16,11 +16,11 @@ TEXT = '{"greeting": "hällo"}'
 ARRIVED = '{"greeting": '
 """What of the text had arrived when a stream broke off or was left."""
 CUT_AT = 10
-"""Bytes of a plain answer that arrive when it breaks off."""
+"""Bytes of a plain answer that arrive when it breaks off, or before it is left."""
 EVENTS_ARRIVED = 5
 """message_start, content_block_start, ping and the two deltas of `ARRIVED`."""
-ENOUGH = "ting"
-"""In the `repr` of the item that the second delta becomes, and of none before."""
+ENOUGH = {"stream": "ting", "body": '{"id'}
+"""Kind of style -> what is in the `repr` of the last item that arrives before the server waits, and of none before."""
 SOON = {"retry-after-ms": "1"}
 
 TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"where": "here"}}
@@ -121,12 +121,18 @@ def full(style: Style, answer: dict[str, Any] = ANSWER, attempts: tuple[int | No
     )
 
 
-def arrived(style: Style, **more: Any) -> Expected:
+def arrived(style: Style, error_type: str | None = None, error_class: str | None = None) -> Expected:
     """A call of which only the beginning arrived."""
     if style.kind == "body":
-        whole = reply_of(style, ANSWER).body
-        return Expected(partial=True, **({"body": whole[:CUT_AT]} | more))
-    return Expected(**({"partial": True, "content": [{"type": "text", "text": ARRIVED}], "input_tokens": 2121} | more))
+        start = reply_of(style, ANSWER).body[:CUT_AT]
+        return Expected(partial=True, error_type=error_type, error_class=error_class, body=start)
+    return Expected(
+        partial=True,
+        error_type=error_type,
+        error_class=error_class,
+        content=[{"type": "text", "text": ARRIVED}],
+        input_tokens=2121,
+    )
 
 
 def _answered(style: Style) -> Scene:
@@ -149,17 +155,17 @@ def _silent(_: Style) -> Scene:
 
 
 def _held(style: Style) -> Scene:
-    """A stream that stops after its first events; a plain answer that does not come, or only its beginning."""
-    if style.kind != "stream":
+    """An answer that stops after its beginning; where the host gets no beginnings, one that does not come."""
+    if style.kind not in ENOUGH:
         return _silent(style)
     scene = Scene([])
-    held: dict[str, Any] = {"hold": scene.release, "hold_at": EVENTS_ARRIVED, "waiting": scene.waiting}
-    scene.replies = [reply_of(style, ANSWER, **held)]
+    hold_at = EVENTS_ARRIVED if style.kind == "stream" else CUT_AT
+    scene.replies = [reply_of(style, ANSWER, hold=scene.release, hold_at=hold_at, waiting=scene.waiting)]
     return scene
 
 
 def _left(style: Style) -> Scene:
-    return _held(style) if style.kind == "stream" else _answered(style)
+    return _held(style) if style.kind in ENOUGH else _answered(style)
 
 
 def _broken(style: Style) -> Scene:
@@ -175,7 +181,7 @@ def _error(kind: str, status: int, error_class: str, attempts: tuple[int | None,
 
 def _cancelled(style: Style) -> list[Expected]:
     ended: dict[str, Any] = {"error_type": "", "error_class": "cancelled"}
-    return [arrived(style, **ended) if style.kind == "stream" else Expected(status=None, **ended)]
+    return [arrived(style, **ended) if style.kind in ENOUGH else Expected(status=None, **ended)]
 
 
 def _broke(style: Style) -> list[Expected]:
@@ -243,14 +249,14 @@ CONDITIONS: list[Condition] = [
         _left,
         lambda style: [arrived(style)],
         reading="dropped",
-        impossible={"answer": _WHOLE, "body": "one chunk is all of it", "count": _WHOLE},
+        impossible={"answer": _WHOLE, "count": _WHOLE},
     ),
     Condition(
         "abandoned: half read, closed",
         _left,
         lambda style: [arrived(style)],
         reading="left",
-        impossible={"answer": _WHOLE, "body": "one chunk is all of it", "count": _WHOLE},
+        impossible={"answer": _WHOLE, "count": _WHOLE},
     ),
 ]
 

@@ -169,7 +169,7 @@ async def _raw_stream(host: Host, messages: Any) -> None:
 
 
 async def _streaming(host: Host, messages: Any) -> None:
-    await host.read_in(messages.with_streaming_response.create(**ASK), lambda response: response.iter_bytes(64))
+    await host.read_in(messages.with_streaming_response.create(**ASK), lambda response: response.iter_bytes())
 
 
 async def _streaming_stream(host: Host, messages: Any) -> None:

@@ -94,7 +94,7 @@ class Reply:
     cut_at: int | None = None
     """Bytes of a plain body after which the connection is cut."""
     hold: threading.Event | None = None
-    """Waited for before the event `hold_at`."""
+    """Waited for before the event `hold_at`, or before that byte of a plain body."""
     hold_at: int = 3
     silent: threading.Event | None = None
     """Waited for before anything is answered; then the connection is closed without an answer."""
@@ -269,13 +269,22 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             body = reply.body
             if reply.gzip:
                 headers["content-encoding"], body = "gzip", gzip.compress(body)
-            self.reply(reply.status, headers, body, reply.cut_at)
+            if reply.hold is None:
+                self.reply(reply.status, headers, body, reply.cut_at)
+                return
+            self.reply(reply.status, {**headers, "Content-Length": str(len(body))}, body[: reply.hold_at])
+            self.wait(reply, reply.hold)
+            try:
+                self.wfile.write(body[reply.hold_at :])
+            except OSError:
+                self.close_connection = True  # the client went away, as some tests have it do
 
         def reply(self, status: int, headers: dict[str, str], body: bytes, cut_at: int | None = None) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
+            if "Content-Length" not in headers:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[:cut_at])
             if cut_at is not None:

@@ -8,10 +8,12 @@ for each API call, with the status, usage, text, stop reason and error that `cal
 import asyncio
 import gc
 import json
+import runpy
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -76,7 +78,7 @@ def play(style: Style, condition: Condition, *, asynchronous: bool, server: Serv
         "max_retries": condition.max_retries,
         "timeout": condition.timeout,
     }
-    enough = ENOUGH if condition.cancelled or condition.reading in ("dropped", "left") else ""
+    enough = ENOUGH.get(style.kind, "") if condition.cancelled or condition.reading in ("dropped", "left") else ""
     if asynchronous:
         host = asyncio.run(_play_async(style, condition, scene, options, enough))
     else:
@@ -95,7 +97,7 @@ def _play_sync(style: Style, condition: Condition, scene: Scene, options: dict[s
             host.saw_enough = read_all.set
             before = signal.signal(signal.SIGINT, signal.default_int_handler)
             interrupter = threading.Thread(
-                target=_interrupt, args=(scene, read_all if style.kind == "stream" else scene.waiting), daemon=True
+                target=_interrupt, args=(scene, read_all if style.kind in ENOUGH else scene.waiting), daemon=True
             )
             interrupter.start()
             try:
@@ -115,7 +117,8 @@ def _interrupt(scene: Scene, ready: threading.Event) -> None:
     assert main is not None
     if not (scene.waiting.wait(DEADLINE_SECONDS) and ready.wait(DEADLINE_SECONDS)):
         return
-    while not sys._current_frames()[main].f_code.co_filename.endswith("_backends/sync.py"):
+    frames: Any = sys
+    while not frames._current_frames()[main].f_code.co_filename.endswith("_backends/sync.py"):
         threading.Event().wait(0.002)
     signal.pthread_kill(main, signal.SIGINT)
 
@@ -126,7 +129,7 @@ async def _play_async(style: Style, condition: Condition, scene: Scene, options:
         host = Host(client, asynchronous=True, reading=condition.reading, enough=enough)
         skip_where_missing(style, client)
         task = asyncio.create_task(acted(style, host))
-        if condition.cancelled and style.kind == "stream":
+        if condition.cancelled and style.kind in ENOUGH:
             # Called as soon as the task waits for more.
             host.saw_enough = lambda: asyncio.get_running_loop().call_soon(task.cancel) and None
         elif condition.cancelled:
@@ -196,3 +199,12 @@ def test_a_cell_is_not_left_out_unseen() -> None:
         condition.name not in ("ok", "400", "429 then ok", "529", "timeout", "cancelled") for _, condition in left_out
     )
     assert loopscope.stats()["internal_errors"] == 0
+
+
+def test_the_page_shows_these_cells() -> None:
+    """docs/coverage.md has this test's table; `scripts/document_coverage.py` writes it."""
+    root = Path(__file__).resolve().parents[2]
+    script = runpy.run_path(str(root / "scripts/document_coverage.py"))
+    text = (root / "docs/coverage.md").read_text(encoding="utf-8")
+    assert script["page"](text) == text
+    assert text.count("| yes ") >= len(CELLS) // 2 // 2
