@@ -153,3 +153,84 @@ def test_many_requests_keep_the_first_ones_and_the_last(server: Server, configur
     assert call["loopscope.http.attempts"] == EVENTS_MAX + 6
     numbers = [each["http.request.resend_count"] for each in attempts_of(call)]
     assert numbers == [*range(EVENTS_MAX - 1), EVENTS_MAX + 5]
+
+
+def _asks_again(*, when: Any) -> Any:
+    """A middleware that asks for the answer once more."""
+
+    def middleware(request: Any, call_next: Any) -> Any:
+        response = call_next(request)
+        return call_next(request) if when(response) else response
+
+    return middleware
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_middleware_that_asks_again_although_it_was_answered_makes_another_call(
+    *, stream: bool, server: Server, configure: Configure
+) -> None:
+    bodies: list[bytes] = []
+
+    def read(response: Any) -> bool:
+        bodies.append(response.http_response.read())
+        return True
+
+    again = Reply(events=stream_events()) if stream else ok("second")
+    server.replies = [ok("first", stop_reason="refusal"), failing(529, "overloaded_error", **SOON), again]
+    configure()
+    with (
+        anthropic.Anthropic(
+            api_key="k", base_url=server.url, middleware=[_asks_again(when=read)], max_retries=1
+        ) as client,
+        pytest.raises(anthropic.APIStatusError),
+    ):
+        client.with_options(max_retries=0).messages.create(**ask(), stream=stream)
+    delivered()
+    refused, failed = server.calls()
+    assert refused["gen_ai.response.finish_reasons"] == ["refusal"]
+    assert refused["loopscope.response.body"] == bodies[0]
+    assert failed["error.type"] == "overloaded_error"
+    assert [call["loopscope.http.attempts"] for call in (refused, failed)] == [1, 1]
+    assert [call["loopscope.request.body"] for call in (refused, failed)] == [each.body for each in server.messages]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_middleware_that_retries_is_one_call(*, stream: bool, server: Server, configure: Configure) -> None:
+    answer = Reply(events=stream_events()) if stream else ok("second")
+    server.replies = [failing(529, "overloaded_error"), answer]
+    configure()
+
+    def was_overloaded(response: Any) -> bool:
+        return response.status_code == 529
+
+    middleware = _asks_again(when=was_overloaded)
+    with anthropic.Anthropic(api_key="k", base_url=server.url, middleware=[middleware], max_retries=0) as client:
+        result: Any = client.messages.create(**ask(), stream=stream)
+        if stream:
+            assert [event.type for event in result][-1] == "message_stop"
+    delivered()
+    (call,) = server.calls()
+    assert [each["http.response.status_code"] for each in attempts_of(call)] == [529, 200]
+    assert call["gen_ai.usage.output_tokens"] == 42
+    assert call.get("loopscope.partial") is None
+    assert not call.failed
+
+
+def test_an_error_answer_that_a_middleware_reads_is_not_the_end(server: Server, configure: Configure) -> None:
+    server.replies = [failing(529, "overloaded_error", **SOON), Reply(events=stream_events())]
+    configure()
+
+    def reading(request: Any, call_next: Any) -> Any:
+        response = call_next(request)
+        if response.status_code >= 400:
+            response.http_response.read()
+        return response
+
+    with anthropic.Anthropic(api_key="k", base_url=server.url, middleware=[reading], max_retries=1) as client:
+        assert len(list(client.messages.create(**ask(), stream=True))) > 5
+    delivered()
+    (call,) = server.calls()
+    first, second = attempts_of(call)
+    assert [each["http.response.status_code"] for each in (first, second)] == [529, 200]
+    assert first["loopscope.http.retry_delay"] == 0.002
+    assert call["gen_ai.usage.output_tokens"] == 42

@@ -86,11 +86,21 @@ class LLMCall:
         self._attempts = Attempts()
         self._answer = Answer(requested=time.perf_counter())
         self._stream: StreamCapture | None = None
+        self._answered_well = False
+        self._next: LLMCall | None = None
         runtime.announce(self._recording, heartbeat=run is None)
 
     @guard.guarded
-    def attempt(self, request: Any, options: Any) -> None:
+    def attempt(self, client: Any, request: Any, options: Any) -> None:
         """One HTTP request was built; its body is final."""
+        active = runtime.active()
+        if self._answered_well and self._next is None and active is not None:
+            # Not a retry: a middleware asks once more although it was answered (a fallback to another model).
+            self.returned()
+            self._next = LLMCall(active, client, options, self._operation)
+        if self._next is not None:
+            self._next.attempt(client, request, options)
+            return
         self._attempts.sent()
         try:
             content = request.content
@@ -104,11 +114,17 @@ class LLMCall:
     @guard.guarded
     def refused(self, response: Any) -> None:
         """The SDK looks at an answer to decide whether to send the request again."""
+        if self._next is not None:
+            self._next.refused(response)
+            return
         self._attempts.refused(response)
 
     @guard.guarded
     def retrying(self, delay: Any) -> None:
         """The SDK is about to wait `delay` seconds and send the request again."""
+        if self._next is not None:
+            self._next.retrying(delay)
+            return
         self._attempts.giving_up(delay if isinstance(delay, int | float) else None)
 
     @guard.guarded
@@ -116,11 +132,15 @@ class LLMCall:
         """A response arrived, read or not; the SDK has not looked at it yet."""
         if response is None:
             return
+        if self._next is not None:
+            self._next.answered(response)
+            return
         self._attempts.answered(response)
         self._answer.status = response.status_code
         self._answer.headers = response.headers
-        if self._take_content(response):
-            return
+        self._answered_well = response.status_code < 400
+        if self._take_content(response) or not self._answered_well:
+            return  # the SDK reads an error's body before it raises; where a middleware reads it, nothing has ended
         capture = StreamCapture(self._stream_ended)
         if listen(response, capture):
             self._stream = capture
@@ -136,12 +156,18 @@ class LLMCall:
     @guard.guarded
     def returned(self) -> None:
         """The SDK's call returned. A streamed answer is still to come."""
+        if self._next is not None:
+            self._next.returned()
+            return
         if self._stream is None:
             self._end()
 
     @guard.guarded
     def failed(self, error: BaseException) -> None:
         """The SDK's call raised."""
+        if self._next is not None:
+            self._next.failed(error)
+            return
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         kind, name = error_class_of(error), qualified_name(type(error))
@@ -158,7 +184,7 @@ class LLMCall:
 
     @guard.guarded
     def _stream_ended(self, error: BaseException | None) -> None:
-        if error is not None:
+        if error is not None and self._recording.open:
             self._recording.error(error, error_type=qualified_name(type(error)), error_class=error_class_of(error))
         self._end()
 

@@ -144,7 +144,7 @@ class Instrumentation:
             request = original(client, *args, **kwargs)
             call = _current.get() if self._active else None
             if call is not None:
-                call.attempt(request, args[0] if args else kwargs.get("options"))
+                call.attempt(client, request, args[0] if args else kwargs.get("options"))
             return request
 
         return _build_request
