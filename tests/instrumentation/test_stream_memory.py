@@ -1,5 +1,6 @@
 """What a stream holds for the recording is bounded, let go of in the end, and never in the host's way."""
 
+import asyncio
 import gc
 import json
 import threading
@@ -114,3 +115,33 @@ def test_an_exception_that_the_host_keeps_keeps_nothing_of_ours(
     kept = json.dumps([repr(vars(call)["_answer"]) for call in calls])
     assert "hello" not in kept
     assert "invalid_request_error" not in kept
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_stream_ends_when_it_is_closed_though_the_host_keeps_it(
+    *, asynchronous: bool, server: Server, configure: Configure, client: anthropic.Anthropic
+) -> None:
+    hold = threading.Event()
+    server.replies = [Reply(events=stream_events(), hold=hold)]
+    configure()
+    kept: list[Any] = []
+    if asynchronous:
+
+        async def main() -> None:
+            async with anthropic.AsyncAnthropic(api_key="k", base_url=server.url) as other:
+                kept.append(await other.messages.create(**ask(), stream=True))
+                assert (await anext(kept[0])).type == "message_start"
+                await kept[0].close()
+
+        asyncio.run(main())
+    else:
+        kept.append(client.messages.create(**ask(), stream=True))
+        assert next(kept[0]).type == "message_start"
+        kept[0].close()
+    delivered()
+    (call,) = server.calls()
+    hold.set()
+    assert call["loopscope.partial"] is True
+    assert not call.failed
+    assert json.loads(call["loopscope.response.body"])["id"] == "msg_01test"
+    assert kept
