@@ -60,7 +60,8 @@ def test_a_call(
     assert [comparable(request) for request in same_requests] == [comparable(request) for request in requests]
     delivered()
     expected = condition.expected(style)
-    spans = server.spans()
+    # The runs and tool calls that were found from the history have tests of their own.
+    spans = [span for span in server.spans() if span.operation not in ("invoke_agent", "execute_tool")]
     assert len(spans) == len(expected), [span.span.name for span in spans]
     last_of = same_requests[-len(expected) :] if not expected[-1].attempts else same_requests[-1:]
     for span, right, request in zip(spans, expected, last_of, strict=True):

@@ -10,16 +10,16 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from loopscope._internal import guard, runtime, scope
+from loopscope._internal import guard, runtime
 from loopscope._internal.errors import class_of_status, error_class_of
-from loopscope._internal.recording import CLIENT, Recording, host_span, qualified_name
-from loopscope._internal.runs import Run, agent_attributes
-from loopscope._internal.tools import recording_run_id
+from loopscope._internal.recording import CLIENT, Recording, qualified_name
 from loopscope_schemas import attributes as at
 
 from .answers import Answer, complete, complete_count
 from .attempts import Attempts
 from .operations import CHAT, operation_of
+from .placing import Place
+from .stopping import StoppedCall
 from .streams import StreamCapture, listen
 
 if TYPE_CHECKING:
@@ -34,53 +34,44 @@ _SCALARS = {
 
 
 @guard.guarded
-def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | None:
-    """The call to record for this request; None when it is no operation that is recorded or nothing is configured."""
+def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | StoppedCall | None:
+    """The call to record for this request, or the one that a limit forbids; None when it is no operation that is
+    recorded or nothing is configured."""
     active = runtime.active()
     if active is None:
         return None
     options = args[1] if len(args) > 1 else kwargs.get("options")
     operation = operation_of(options.method, options.url) if options is not None else None
-    return LLMCall(active, client, options, operation) if operation is not None else None
+    if operation is None:
+        return None
+    place = Place.of(active, options, operation)
+    hit = place.limit_reached()
+    if hit is not None:
+        return StoppedCall(active, place, hit)
+    return LLMCall(active, client, options, operation, place)
 
 
 class LLMCall:
     """From the request to the end of the answer. Also a count of tokens, which is asked and answered the same way."""
 
-    def __init__(self, active: Runtime, client: Any, options: Any, operation: str) -> None:
+    def __init__(self, active: Runtime, client: Any, options: Any, operation: str, place: Place) -> None:
         config = active.config
-        outer = scope.current.get()
-        run: Run | None = outer.run if outer is not None else None
-        if run is not None:
-            attributes = dict(run.shared_attributes)
-            turn = run.next_turn() if operation == CHAT else 0
-        else:
-            attributes = agent_attributes(
-                agent=config.agent,
-                version=config.agent_version,
-                conversation_id=config.conversation_id,
-                user_id=config.user_id,
-            )
-            turn = 1
         body = options.json_data if isinstance(options.json_data, dict) else {}
         model = body.get("model")
+        attributes = place.attributes(active)
         attributes[at.OPERATION_NAME] = operation
         attributes[at.PROVIDER_NAME] = provider_of(client)
-        if operation == CHAT:
+        if (turn := place.next_turn()) is not None:
             attributes[at.TURN] = turn
         if isinstance(model, str):
             attributes[at.REQUEST_MODEL] = model
         base_url = client.base_url
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
-        parent = outer.span if outer is not None else host_span()
         name = f"{operation} {model}" if isinstance(model, str) else operation
-        self._recording: Recording = runtime.start(active, name, CLIENT, parent, attributes)
-        if outer is not None:
-            attributes[at.RUN_ID] = outer.run_id
-        else:
-            trace_id = self._recording.ids.trace_id
-            attributes[at.RUN_ID] = f"{trace_id:032x}" if parent is None else recording_run_id()
+        self._place = place
+        self._recording: Recording = runtime.start(active, name, CLIENT, place.parent, attributes)
+        attributes[at.RUN_ID] = place.run_id(self._recording)
         self._capture_content = config.capture_content
         self._operation = operation
         self._attempts = Attempts()
@@ -88,7 +79,9 @@ class LLMCall:
         self._stream: StreamCapture | None = None
         self._answered_well = False
         self._next: LLMCall | None = None
-        runtime.announce(self._recording, heartbeat=run is None)
+        place.begun(active, self._recording.start.start_time)
+        place.check_price(active, attributes[at.PROVIDER_NAME], model)
+        runtime.announce(self._recording, heartbeat=place.run is None)
 
     @guard.guarded
     def attempt(self, client: Any, request: Any, options: Any) -> None:
@@ -97,7 +90,7 @@ class LLMCall:
         if self._answered_well and self._next is None and active is not None:
             # Not a retry: a middleware asks once more although it was answered (a fallback to another model).
             self.returned()
-            self._next = LLMCall(active, client, options, self._operation)
+            self._next = LLMCall(active, client, options, self._operation, Place.of(active, options, self._operation))
         if self._next is not None:
             self._next.attempt(client, request, options)
             return
@@ -211,7 +204,7 @@ class LLMCall:
         self._stream = None
         # Who keeps an exception keeps the frames it went through, and with them this object: not what it held.
         self._answer = Answer()
-        runtime.end(self._recording)
+        self._place.ended(self._recording, answer)
 
 
 def _parameters(options: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 from loopscope._internal import guard
 
 from .calls import LLMCall, begin_call
+from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
 _current: ContextVar[LLMCall | None] = ContextVar("loopscope_anthropic_call", default=None)
@@ -97,6 +98,8 @@ class Instrumentation:
             if not self._active:
                 return original(client, *args, **kwargs)
             call = begin_call(client, args, kwargs)
+            if isinstance(call, StoppedCall):
+                return call.answer(client, args, kwargs)
             if call is None and _current.get() is None:
                 return original(client, *args, **kwargs)
             # Also for a request that is no LLM call, so that it is not taken for an attempt of one around it.
@@ -121,6 +124,8 @@ class Instrumentation:
             if not self._active:
                 return await original(client, *args, **kwargs)
             call = begin_call(client, args, kwargs)
+            if isinstance(call, StoppedCall):
+                return await call.answer_async(client, args, kwargs)
             if call is None and _current.get() is None:
                 return await original(client, *args, **kwargs)
             token = _current.set(call)
