@@ -7,9 +7,10 @@ is configured works and records nothing.
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Iterable, Mapping
+from types import FrameType, TracebackType
 from typing import Any, Literal
 
 from loopscope_schemas import attributes as at
@@ -119,25 +120,36 @@ class Run:
 
     def __enter__(self) -> Run:
         self.begin()
-        self._outer = scope.current.get()
-        if self._scope is not None:
-            scope.current.set(self._scope)
+        self._enter(sys._getframe(1))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._scope is not None:
-            scope.leave(self._outer)
+        self._leave()
         self.finish(error)
 
     async def __aenter__(self) -> Run:
-        return self.__enter__()
+        self.begin()
+        self._enter(sys._getframe(1))
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+    @guard.guarded
+    def _enter(self, caller: FrameType) -> None:
+        if self._scope is not None:
+            self._outer = scope.here()
+            self._scope = scope.entered(self._scope, self._outer, scope.generator(caller))
+            scope.current.set(self._scope)
+
+    @guard.guarded
+    def _leave(self) -> None:
+        if self._scope is not None:
+            scope.leave(self._scope, self._outer)
 
     @property
     def scope(self) -> scope.Scope | None:
@@ -150,7 +162,7 @@ class Run:
         active = runtime.active()
         if active is None or self._recording is not None:
             return
-        config, outer = active.config, scope.current.get()
+        config, outer = active.config, scope.here()
         parent = outer.span if outer is not None else host_span()
         name = self._name or config.agent
         shared = agent_attributes(
@@ -238,7 +250,7 @@ def run(
 
 def current_run() -> Run | None:
     """The run that the calling code is in, or None."""
-    inside = scope.current.get()
+    inside = scope.here()
     return inside.run if inside is not None else None
 
 

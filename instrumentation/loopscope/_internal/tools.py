@@ -65,7 +65,7 @@ def _wrap(target: Callable[..., Any], made: _Tool) -> Callable[..., Any]:
                 call.failed(error)
                 raise
             finally:
-                scope.leave(call.outer)
+                call.leave()
             call.returned(result)
             return result
 
@@ -82,7 +82,7 @@ def _wrap(target: Callable[..., Any], made: _Tool) -> Callable[..., Any]:
             call.failed(error)
             raise
         finally:
-            scope.leave(call.outer)
+            call.leave()
         call.returned(result)
         return result
 
@@ -103,7 +103,7 @@ class _Tool:
         active = runtime.active()
         if active is None:
             return None
-        outer = scope.current.get()
+        outer = scope.here()
         run = outer.run if outer is not None else None
         config = active.config
         if run is not None:
@@ -139,8 +139,9 @@ class _Tool:
         if config.capture_content:
             recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
         runtime.announce(recording, heartbeat=outer is None)
-        scope.current.set(scope.Scope(recording.ids, run, run_id))
-        return _Call(recording, outer, run, key, attempt)
+        inside = scope.entered(scope.Scope(recording.ids, run, run_id), outer, None)
+        scope.current.set(inside)
+        return _Call(recording, inside, outer, run, key, attempt)
 
 
 def recording_run_id() -> str:
@@ -149,21 +150,27 @@ def recording_run_id() -> str:
 
 
 class _Call:
-    __slots__ = ("attempt", "key", "outer", "recording", "run")
+    __slots__ = ("_inside", "_outer", "attempt", "key", "recording", "run")
 
     def __init__(
         self,
         recording: Recording,
+        inside: scope.Scope,
         outer: scope.Scope | None,
         run: Run | None,
         key: tuple[str, bytes],
         attempt: int,
     ) -> None:
         self.recording = recording
-        self.outer = outer
+        self._inside = inside
+        self._outer = outer
         self.run = run
         self.key = key
         self.attempt = attempt
+
+    @guard.guarded
+    def leave(self) -> None:
+        scope.leave(self._inside, self._outer)
 
     @guard.guarded
     def returned(self, result: object) -> None:

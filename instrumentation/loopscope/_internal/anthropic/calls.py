@@ -53,7 +53,7 @@ class LLMCall:
 
     def __init__(self, active: Runtime, client: Any, options: Any) -> None:
         config = active.config
-        outer = scope.current.get()
+        outer = scope.here()
         run: Run | None = outer.run if outer is not None else None
         if run is not None:
             attributes = dict(run.shared_attributes)
