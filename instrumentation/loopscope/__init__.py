@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ._internal import propagation as _propagation
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
 from ._internal.runs import Run, current_run, run
+from ._internal.steps import Step, event, route, step
 from ._internal.tools import tool
 from .exceptions import ConfigurationError, LoopscopeError
 
@@ -26,14 +28,18 @@ __all__ = [
     "Instrumentation",
     "LoopscopeError",
     "Run",
+    "Step",
     "agent",
     "configure",
     "current_run",
+    "event",
     "flush",
     "instrument_anthropic",
+    "route",
     "run",
     "shutdown",
     "stats",
+    "step",
     "tool",
 ]
 
@@ -89,7 +95,13 @@ def configure(
         }
     )
     if _runtime.active() is not None:
-        instrument_anthropic()
+        _instrument()
+
+
+def _instrument() -> None:
+    """Everything that records or carries runs along; also in a process that was handed its configuration."""
+    instrument_anthropic()
+    _propagation.install()
 
 
 def flush(timeout: float = 30.0) -> bool:
@@ -102,6 +114,7 @@ def flush(timeout: float = 30.0) -> bool:
 
 def shutdown(timeout: float = 5.0) -> bool:
     """Stop recording and deliver what is pending, at most `timeout` seconds; True when all of it was delivered."""
+    _propagation.undo()
     return _runtime.shutdown(timeout)
 
 

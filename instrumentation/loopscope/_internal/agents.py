@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from types import FrameType
 from typing import Any, TypeVar, cast, overload
@@ -92,13 +91,13 @@ class _Inside:
 
     __slots__ = ("_around", "_run", "_scope")
 
-    def __init__(self, run: Run, frame: FrameType) -> None:
+    def __init__(self, run: Run, frame: FrameType | None) -> None:
         self._run = run
         self._scope: scope.Scope | None = None
         self._anchor(frame)
 
     @guard.guarded
-    def _anchor(self, frame: FrameType) -> None:
+    def _anchor(self, frame: FrameType | None) -> None:
         if self._run.scope is not None:
             self._scope = scope.entered(self._run.scope, scope.here(), frame)
 
@@ -122,7 +121,7 @@ def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun)
     def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         run = new_run(args, kwargs)
         run.begin()
-        inside = _Inside(run, sys._getframe())
+        inside = _Inside(run, scope.frame_above(0))
         error: BaseException | None = None
         try:
             with inside:
@@ -158,7 +157,7 @@ def _async_generator(target: Callable[..., AsyncGenerator[Any, Any]], new_run: N
     async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         run = new_run(args, kwargs)
         run.begin()
-        inside = _Inside(run, sys._getframe())
+        inside = _Inside(run, scope.frame_above(0))
         error: BaseException | None = None
         try:
             with inside:

@@ -7,11 +7,10 @@ is configured works and records nothing.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterable, Mapping
 from types import FrameType, TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from loopscope_schemas import attributes as at
 
@@ -19,6 +18,9 @@ from . import guard, runtime, scope
 from .errors import error_class_of
 from .jsontext import json_text
 from .recording import INTERNAL, Recording, host_span, qualified_name
+
+if TYPE_CHECKING:
+    from .steps import Step
 
 Outcome = Literal["completed", "partial", "limit", "failed", "escalated"]
 OUTCOMES: tuple[str, ...] = ("completed", "partial", "limit", "failed", "escalated")
@@ -57,10 +59,25 @@ class Run:
         self._turn = 0
         self._turn_lock = threading.Lock()
         self._events = 0
+        self._handed_over = False
         self.shared_attributes: dict[str, Any] = {}
         """Attributes that every span of this run carries."""
         self.failed_attempts: dict[tuple[str, bytes], int] = {}
         """(tool, digest of its arguments) -> failed attempts in a row."""
+
+    @classmethod
+    def handed_over(cls, name: str | None, *, run_id: str, shared_attributes: Mapping[str, Any]) -> Run:
+        """A run that another process has begun and will end, for the work that this one was given."""
+        run = cls(name)
+        run._id = run_id
+        run._handed_over = True
+        run.shared_attributes = dict(shared_attributes)
+        return run
+
+    @property
+    def name(self) -> str | None:
+        """The agent's name that the run was given; None for the configured one."""
+        return self._name
 
     @property
     def id(self) -> str:
@@ -102,6 +119,13 @@ class Run:
     def event(self, name: str, **attributes: Any) -> None:
         """Note something that happened now. Values that are not text, number or bool are kept as JSON text."""
         recording = self._recording
+        if self._handed_over or (recording is not None and not runtime.owns(recording)):
+            guard.count("events_dropped")
+            guard.warn_once(
+                "event", "loopscope: event(%r) is passed over: the run was begun by another process, which alone can "
+                "write to it; record a tool or a step instead", name,
+            )  # fmt: skip
+            return
         if recording is None or not recording.open:
             return
         self._events += 1
@@ -110,17 +134,59 @@ class Run:
             return
         recording.event(str(name), {key: _event_value(value) for key, value in attributes.items()})
 
+    @guard.guarded
+    def route(
+        self,
+        chosen: str,
+        *,
+        name: str | None = None,
+        alternatives: Iterable[object] | None = None,
+        reason: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Note a routing decision: what was chosen (a model, a sub-agent, a tool, a branch), and from what.
+
+        `name` says what was decided, `alternatives` what could have been chosen instead, `reason` why. Further
+        attributes are kept as those of an event are.
+        """
+        decided = {
+            at.ROUTE_CHOSEN: chosen,
+            at.ROUTE_NAME: name,
+            at.ROUTE_ALTERNATIVES: None if alternatives is None else list(alternatives),
+            at.ROUTE_REASON: reason,
+        }
+        self.event(at.ROUTE_EVENT, **{key: value for key, value in decided.items() if value is not None}, **attributes)
+
+    def step(self, name: str) -> Step:
+        """A named part of the run, as a span: `with run.step("retrieve"):`, `async with`, or as a decorator.
+
+        Calls, tools and sub-agents inside are its children and still belong to the run. An exception that leaves it
+        marks it as failed and goes on.
+        """
+        from .steps import Step
+
+        return Step(name, self)
+
     def next_turn(self) -> int:
         """Begin a turn (an LLM call of this run) and give its number, from 1."""
         with self._turn_lock:
             self._turn += 1
             return self._turn
 
+    def at_least_turn(self, turn: int) -> None:
+        """Number on from this turn if the run is not there yet."""
+        with self._turn_lock:
+            self._turn = max(self._turn, turn)
+
+    def after_fork_in_child(self) -> None:
+        """A lock that another thread held when the process forked would never be released here."""
+        self._turn_lock = threading.Lock()
+
     # --- entering and leaving ---
 
     def __enter__(self) -> Run:
         self.begin()
-        self._enter(sys._getframe(1))
+        self._enter(scope.frame_above(1))
         return self
 
     def __exit__(
@@ -131,7 +197,7 @@ class Run:
 
     async def __aenter__(self) -> Run:
         self.begin()
-        self._enter(sys._getframe(1))
+        self._enter(scope.frame_above(1))
         return self
 
     async def __aexit__(
@@ -140,7 +206,7 @@ class Run:
         self.__exit__(kind, error, trace)
 
     @guard.guarded
-    def _enter(self, caller: FrameType) -> None:
+    def _enter(self, caller: FrameType | None) -> None:
         if self._scope is not None:
             self._outer = scope.here()
             self._scope = scope.entered(self._scope, self._outer, scope.generator(caller))
@@ -160,7 +226,7 @@ class Run:
     def begin(self) -> None:
         """Start recording the run, inside the run or the host's span that is current. A second time does nothing."""
         active = runtime.active()
-        if active is None or self._recording is not None:
+        if active is None or self._recording is not None or self._handed_over:
             return
         config, outer = active.config, scope.here()
         parent = outer.span if outer is not None else host_span()

@@ -74,7 +74,7 @@ def here() -> Scope | None:
     inside = current.get()
     if not _anchors and (inside is None or inside.anchor is None):
         return inside
-    return _resolve(inside, sys._getframe(1))
+    return _resolve(inside, frame_above(1))
 
 
 @guard.guarded
@@ -94,6 +94,11 @@ def _resolve(inside: Scope | None, frame: FrameType | None) -> Scope | None:
             return inside.detached()
         inside = inside.anchor.outer
     return inside
+
+
+def frame_above(levels: int) -> FrameType | None:
+    """The frame so many calls above the function that asks (0: its own)."""
+    return sys._getframe(levels + 1)  # pyright: ignore[reportPrivateUsage] - inspect.currentframe() is this, slower
 
 
 def generator(frame: FrameType | None) -> FrameType | None:
