@@ -1,12 +1,12 @@
 """Carries the run over to threads, pools and processes while Loopscope records. `configure` installs it, `shutdown` and
-`undo` take it out again. asyncio needs nothing: its tasks inherit our context variable."""
+`undo` take it out again. asyncio needs little: its tasks inherit our context variable."""
 
 from __future__ import annotations
 
 import os
 import threading
 
-from . import guard, processes, scope, threads
+from . import guard, processes, scope, tasks, threads
 from .patches import Patches
 
 _lock = threading.Lock()
@@ -25,6 +25,7 @@ def install() -> None:
         if _installed is None:
             _installed = patches = Patches()
             threads.install(patches)
+            tasks.install(patches)
             processes.install(patches)
 
 

@@ -72,9 +72,14 @@ _anchors: dict[FrameType, list[Anchor]] = {}
 def here() -> Scope | None:
     """The scope that the calling code is in, or None."""
     inside = current.get()
-    if not _anchors and (inside is None or inside.anchor is None):
+    if not amid_generators(inside):
         return inside
     return _resolve(inside, frame_above(1))
+
+
+def amid_generators(inside: Scope | None) -> bool:
+    """Whether the variable alone may be wrong: a generator has a run of its own open, or left `inside` behind."""
+    return bool(_anchors) or (inside is not None and inside.anchor is not None)
 
 
 @guard.guarded
