@@ -67,10 +67,7 @@ def _start(patches: Patches, original: Any) -> Any:
         if not patches.active or runtime.active() is None:
             return original(self, *args, **kwargs)
         around = scope.current.get()
-        shared = serves_all(self)
-        _stash(self, None if shared else scope.here())
-        if shared:
-            scope.current.set(None)  # a forked child begins with what is current
+        _stash(self)
         try:
             return original(self, *args, **kwargs)
         finally:
@@ -81,8 +78,11 @@ def _start(patches: Patches, original: Any) -> Any:
 
 
 @guard.guarded
-def _stash(process: Any, inside: scope.Scope | None) -> None:
-    active = runtime.active()
+def _stash(process: Any) -> None:
+    active, inside = runtime.active(), scope.here()
+    if serves_all(process):
+        inside = None
+        scope.current.set(None)  # a forked child begins with what is current
     process.__dict__[_PARCEL] = _Parcel(handover.pack(inside, active.config if active is not None else None))
 
 
@@ -107,6 +107,7 @@ def _with_carried(patches: Patches, in_threads: Any, original: Any) -> Any:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         if patches.active:
             pickled = not isinstance(self, in_threads)
+            # What was passed wrongly is for the original to refuse.
             if args:
                 args = (_carried(args[0], pickled), *args[1:])
             elif "func" in kwargs:

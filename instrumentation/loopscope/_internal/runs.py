@@ -314,6 +314,7 @@ def run(
     )
 
 
+@guard.guarded
 def current_run() -> Run | None:
     """The run that the calling code is in, or None."""
     inside = scope.here()

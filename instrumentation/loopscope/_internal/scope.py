@@ -34,6 +34,9 @@ _BLOCK_DRIVERS = ("contextlib", "_pytest", "pytest_asyncio", "pytest_trio")
 """Modules that resume a generator so that other code runs inside of it."""
 _Owner = tuple[int, Any]
 
+frame_above = sys._getframe  # pyright: ignore[reportPrivateUsage] - inspect.currentframe() is this, one call slower
+"""The frame so many calls above the one that asks (0: its own)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -99,11 +102,6 @@ def _resolve(inside: Scope | None, frame: FrameType | None) -> Scope | None:
             return inside.detached()
         inside = inside.anchor.outer
     return inside
-
-
-def frame_above(levels: int) -> FrameType | None:
-    """The frame so many calls above the function that asks (0: its own)."""
-    return sys._getframe(levels + 1)  # pyright: ignore[reportPrivateUsage] - inspect.currentframe() is this, slower
 
 
 def generator(frame: FrameType | None) -> FrameType | None:

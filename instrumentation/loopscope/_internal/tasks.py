@@ -11,7 +11,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-from . import scope
+from . import guard, scope
 from .patches import Patches
 
 
@@ -28,13 +28,21 @@ def _create_task(patches: Patches, original: Any) -> Any:
     @functools.wraps(original)
     def create_task(self: Any, *args: Any, **kwargs: Any) -> Any:
         around = scope.current.get()
-        if not patches.active or not scope.amid_generators(around):
+        if not patches.active or not _corrected(around):
             return original(self, *args, **kwargs)
-        inside = scope.here()
-        scope.current.set(inside.detached() if inside is not None else None)
         try:
             return original(self, *args, **kwargs)
         finally:
             scope.current.set(around)
 
     return create_task
+
+
+@guard.guarded
+def _corrected(around: scope.Scope | None) -> bool:
+    """Put the right scope there; whether it may have been a wrong one."""
+    if not scope.amid_generators(around):
+        return False
+    inside = scope.here()
+    scope.current.set(inside.detached() if inside is not None else None)
+    return True
