@@ -1,4 +1,4 @@
-"""Recording without a line changed: `loopscope run` behaves as `python` does, and `opentelemetry-instrument` finds us."""
+"""Recording without a line changed: `loopscope run` behaves as `python`, and `opentelemetry-instrument` finds us."""
 
 import os
 import signal
@@ -282,11 +282,12 @@ def test_opentelemetry_instrument_finds_us(server: Server, tmp_path: Path, how: 
     write(tmp_path, "agent.py", AGENT)
     write(tmp_path, "pack/agent.py", AGENT)
     command = [str(BIN / "opentelemetry-instrument"), sys.executable, *how]
-    done = run(command, tmp_path, env=environment(tmp_path, server, OTEL_TRACES_EXPORTER="none"))
+    exporters = {f"OTEL_{kind}_EXPORTER": "none" for kind in ("TRACES", "METRICS", "LOGS")}
+    done = run(command, tmp_path, env=environment(tmp_path, server, **exporters))
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Hello, ünïcode\n"
     assert [call["gen_ai.agent.name"] for call in server.calls()] == ["agent"]
-    left_out = environment(tmp_path, server, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="loopscope")
+    left_out = environment(tmp_path, server, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="loopscope", **exporters)
     assert run(command, tmp_path, env=left_out).returncode == 0
     assert len(server.calls()) == 1
 

@@ -13,24 +13,27 @@ import os
 import pkgutil
 import runpy
 import sys
-from importlib.machinery import SourceFileLoader
+from importlib.machinery import BuiltinImporter, SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 
-class Program(BaseException):  # noqa: N818 - no error: the parser is left by raising it, and click catches Exceptions
-    """What to run: a script (or a folder or archive with a `__main__`, or `-` for standard input), or a module."""
+class Program(BaseException):
+    """What to run: a script (or a folder or archive with a `__main__`, or `-` for standard input), or a module.
+
+    No error: the command-line parser is left by raising it, and that catches every Exception.
+    """
 
     def __init__(self, script: str | None, module: str | None, arguments: list[str]) -> None:
         super().__init__(script or module)
         self.script = script
         self.module = module
         self.path: str | None = None
-        """The script's, as the interpreter makes it absolute: nothing but "./" is taken away."""
+        """The script's, as the interpreter makes it absolute: joined, not normalised."""
         self.importer: Any = None
         """What imports from the script, when it is a folder or an archive."""
         if script is not None and script != "-":
-            self.path = os.path.join(os.getcwd(), script.removeprefix("./"))  # noqa: PTH109, PTH118
+            self.path = os.path.join(os.getcwd(), script)  # noqa: PTH109, PTH118
             self.importer = pkgutil.get_importer(self.path)
         self.arguments = arguments
 
@@ -76,7 +79,7 @@ _replaced: ModuleType | None = None
 
 def _run(program: Program) -> None:
     """The last frame of ours; what is below it is the program's."""
-    as_main: Any = runpy._run_module_as_main  # pyright: ignore  # noqa: PGH003, SLF001 - what `python -m` calls
+    as_main: Any = runpy._run_module_as_main  # pyright: ignore - what `python -m` calls
     if program.module is not None:
         as_main(program.module)
     elif program.importer is not None:
@@ -87,9 +90,10 @@ def _run(program: Program) -> None:
 
 def _code(script: str | None) -> CodeType:
     """The script's code, with `__main__` told where it comes from."""
-    if script is None:
-        return compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True)
     main = vars(sys.modules["__main__"])
+    if script is None:
+        main.update(__file__="<stdin>", __cached__=None, __loader__=BuiltinImporter)
+        return compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True)
     main.update(__file__=script, __cached__=None, __loader__=SourceFileLoader("__main__", script))
     with open(script, "rb") as file:  # noqa: PTH123
         compiled = pkgutil.read_code(file)
