@@ -111,9 +111,13 @@ class _Inside:
 
     def finish(self, error: BaseException | None) -> None:
         """The generator has ended, and with it the run."""
+        self._left()
+        self._run.finish(error)
+
+    @guard.guarded
+    def _left(self) -> None:
         if self._scope is not None:
             scope.left(self._scope)
-        self._run.finish(error)
 
 
 def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun) -> Callable[..., Any]:

@@ -109,16 +109,12 @@ def _with_carried(patches: Patches, in_threads: Any, original: Any) -> Any:
             pickled = not isinstance(self, in_threads)
             # What was passed wrongly is for the original to refuse.
             if args:
-                args = (_carried(args[0], pickled), *args[1:])
+                args = (_carry(args[0], pickled) or args[0], *args[1:])
             elif "func" in kwargs:
-                kwargs["func"] = _carried(kwargs["func"], pickled)
+                kwargs["func"] = _carry(kwargs["func"], pickled) or kwargs["func"]
         return original(self, *args, **kwargs)
 
     return method
-
-
-def _carried(function: Any, pickled: bool) -> Any:
-    return _carry(function, pickled) or function
 
 
 @guard.guarded
