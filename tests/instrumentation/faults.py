@@ -40,7 +40,7 @@ def modules(package: ModuleType) -> Iterator[ModuleType]:
 def places() -> dict[CodeType, Place]:
     """Every function and method of the internal modules, by its code."""
     found: dict[CodeType, Place] = {}
-    for module in modules(loopscope._internal):  # noqa: SLF001
+    for module in modules(loopscope._internal):
         for holder in (module, *(value for value in vars(module).values() if _is_ours(value, module))):
             for value in vars(holder).values():
                 for bound in _functions(value):
