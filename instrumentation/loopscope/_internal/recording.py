@@ -32,6 +32,10 @@ class SpanIds(NamedTuple):
     span_id: int
 
 
+NOWHERE = SpanIds(0, 0)
+"""No span of ours."""
+
+
 def new_trace_id() -> int:
     """From the operating system: a host that seeds the shared `random` would give two processes the same ids, and would
     see its own random numbers shifted by ours."""
@@ -90,6 +94,8 @@ class Start(NamedTuple):
     name: str
     start_time: int
     attributes: Mapping[str, Any]
+    content: bool = True
+    """Whether text may be recorded; without it the worker keeps numbers and names only."""
 
 
 class Recording:
@@ -98,7 +104,14 @@ class Recording:
     __slots__ = ("_clock", "end_time", "generation", "ids", "payload", "start")
 
     def __init__(
-        self, generation: int, name: str, kind: int, parent: SpanIds | None, attributes: Mapping[str, Any]
+        self,
+        generation: int,
+        name: str,
+        kind: int,
+        parent: SpanIds | None,
+        attributes: Mapping[str, Any],
+        *,
+        content: bool = True,
     ) -> None:
         self.generation = generation
         self.payload = Payload()
@@ -111,11 +124,17 @@ class Recording:
             name,
             time.time_ns(),
             attributes,
+            content,
         )
         self.end_time = 0
         """Unix nanoseconds; 0 while open."""
         # Duration by the monotonic clock: a wall clock that is set back must not give a negative one.
         self._clock = time.perf_counter_ns()
+
+    @property
+    def content(self) -> bool:
+        """Whether text may be recorded."""
+        return self.start.content
 
     @property
     def open(self) -> bool:

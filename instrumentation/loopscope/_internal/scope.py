@@ -9,12 +9,22 @@ inside a host's trace takes the trace id and, as its parent, the span of the hos
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .config import Config
     from .recording import SpanIds
     from .runs import Run
+
+
+current: ContextVar[Scope | None] = ContextVar("loopscope_scope", default=None)
+
+
+def inherited() -> str | None:
+    """How much the enclosing run records; None outside of any."""
+    outer = current.get()
+    return outer.capture if outer is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +32,16 @@ class Scope:
     """The innermost span of ours around the running code, and its run (None inside a tool outside of any run)."""
 
     span: SpanIds
+    """`recording.NOWHERE` inside a run that is not recorded (capture off) and that nothing of ours encloses."""
     run: Run | None
     run_id: str
+    capture: str | None = field(default_factory=inherited)
+    """How much is recorded here: that of the innermost run; None outside of any."""
 
 
-current: ContextVar[Scope | None] = ContextVar("loopscope_scope", default=None)
+def capture_here(config: Config) -> str:
+    """How much is recorded where the running code is: full, metadata or off."""
+    return inherited() or config.capture.of(config.agent)
 
 
 def leave(previous: Scope | None) -> None:

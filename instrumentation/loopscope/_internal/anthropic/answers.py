@@ -39,7 +39,6 @@ class Answer:
     streamed: bool = False
     exhausted: bool = False
     overflow_bytes: int = 0
-    capture_content: bool = True
 
 
 def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
@@ -62,11 +61,10 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     message = _json_object(body)
     if message is not None:
         attributes |= message_attributes(message, partial=attributes.get(at.PARTIAL, False))
-    if answer.capture_content:
-        if answer.request_body:
-            payload.bodies[at.REQUEST_BODY] = answer.request_body
-        if body:
-            payload.bodies[at.RESPONSE_BODY] = body
+    if answer.request_body:
+        payload.bodies[at.REQUEST_BODY] = answer.request_body
+    if body:
+        payload.bodies[at.RESPONSE_BODY] = body
     return attributes
 
 

@@ -84,7 +84,6 @@ class LLMCall:
         else:
             trace_id = self._recording.ids.trace_id
             attributes[at.RUN_ID] = f"{trace_id:032x}" if parent is None else recording_run_id()
-        self._capture_content = config.capture_content
         self._attempts = 0
         self._answer = Answer(requested=time.perf_counter())
         self._stream: StreamCapture | None = None
@@ -169,7 +168,6 @@ class LLMCall:
             stream.release()
         payload = self._recording.payload
         payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
-        answer.capture_content = self._capture_content
         payload.complete = functools.partial(complete, answer)
         self._stream = None
         runtime.end(self._recording)
