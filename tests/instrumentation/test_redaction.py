@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import loopscope
 from loopscope._internal.credentials import FORMS
-from loopscope._internal.redaction import WINDOW_BYTES, Scrubber, common_prefix
+from loopscope._internal.redaction import WINDOW_BYTES, Scrubber, common_prefix, find_credentials
+from loopscope._internal.redaction import _disjoint as disjoint  # pyright: ignore[reportPrivateUsage] - the oracle's parts
+from loopscope._internal.redaction import _search as search_everywhere  # pyright: ignore[reportPrivateUsage]
 
 from .conftest import Configure, ask, delivered
 from .provider_server import Server, ok
@@ -164,6 +166,16 @@ def test_json_without_credentials_stays_byte_for_byte(value: Any) -> None:
 
 
 pieces = st.lists(st.sampled_from(list(SECRETS.values())) | st.text(max_size=30), max_size=8)
+
+
+@given(
+    st.lists(st.sampled_from([*SECRETS.values(), *map("".join, CONTEXTS.values())]) | st.text(max_size=30), max_size=8)
+)
+def test_looking_about_long_words_alone_misses_nothing(texts: list[str]) -> None:
+    for data in (" ".join(texts).encode("utf-8", "surrogatepass"), json.dumps(texts).encode()):
+        everything: list[Any] = []
+        search_everywhere(FORMS, data, 0, len(data), everything)
+        assert find_credentials(data) == disjoint(everything)
 
 
 @given(pieces, st.booleans())

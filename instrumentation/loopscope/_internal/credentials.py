@@ -10,6 +10,10 @@ from dataclasses import dataclass
 LONGEST_CREDENTIAL = 16 * 1024
 """Bound of every pattern below, and so of how far back a changed end can reach into what was already searched."""
 
+RUN = 15
+TOKEN_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+/=.~%"
+REACH = 64
+
 # A credential begins at a word's edge; in JSON text, the letter of an escape (`\n`, `\u00e9`) is no part of a word.
 _EDGE = rb"(?:(?<![A-Za-z0-9_\-])|(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4}))"
 # As above, and not inside base64 either (where `=` only ever ends it: `KEY=AKIA...` is an edge).
@@ -25,11 +29,17 @@ class Form:
     """Matched where a literal stands; what group `secret` holds is replaced, or all of it."""
     back: int = 0
     """How far before the literal the match begins."""
+    everywhere: bool = False
+    """It may be short or hold spaces. All others hold RUN of TOKEN_CHARS in a row, at most REACH behind the literal."""
 
 
-def _form(kind: str, literals: str | tuple[str, ...], pattern: bytes, back: int = 0) -> Form:
+def _form(
+    kind: str, literals: str | tuple[str, ...], pattern: bytes, back: int = 0, *, everywhere: bool = False
+) -> Form:
     texts = (literals,) if isinstance(literals, str) else literals
-    return Form(f"[redacted:{kind}]".encode(), tuple(text.encode() for text in texts), re.compile(pattern), back)
+    return Form(
+        f"[redacted:{kind}]".encode(), tuple(text.encode() for text in texts), re.compile(pattern), back, everywhere
+    )
 
 
 FORMS = (
@@ -81,8 +91,14 @@ FORMS = (
         rb"(?:(?:[A-Za-z0-9+/=,.:() \r\n\t]|-(?!-)|\\+[nrt]|\\/){0,15000}"
         rb"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
         rb"|(?:[A-Za-z0-9+/= \r\n\t]|\\+[nrt]|\\/){0,15000})",
+        everywhere=True,
     ),
-    _form("url-password", "://", rb"://[^\s/:@\"'\\<>\[\]{}]{0,200}:(?P<secret>(?![\[{$<*%])[^\s/@\"'\\<>]{1,256})@"),
+    _form(
+        "url-password",
+        "://",
+        rb"://[^\s/:@\"'\\<>\[\]{}]{0,200}:(?P<secret>(?![\[{$<*%])[^\s/@\"'\\<>]{1,256})@",
+        everywhere=True,
+    ),
     # --- clouds and hosting ---
     _form(
         "azure-client-secret",
@@ -140,16 +156,19 @@ FORMS = (
         "basic-auth",
         ("uthorization", "UTHORIZATION"),
         rb"(?i:uthorization)[\s\"'\\:=]{1,12}(?i:basic) {1,4}(?P<secret>[A-Za-z0-9+/]{8,4096}={0,2})",
+        everywhere=True,
     ),
     _form(
         "connection-password",
         (";Password=", ";password=", ";PASSWORD=", ";Pwd=", ";pwd=", ";PWD="),
         # With spaces only up to a semicolon: what else follows may be prose.
         rb";(?i:password|pwd)=(?P<secret>(?![\[{$<*%])(?:[^;\"'\\<>\r\n]{1,128}(?=;)|[^;\s\"'\\<>]{1,256}))",
+        everywhere=True,
     ),
     _form(
         "url-password",
         ("?password=", "&password="),
         rb"[?&]password=(?P<secret>(?![\[{$<*%])[^&\s\"'\\<>#]{1,256})",
+        everywhere=True,
     ),
 )

@@ -11,10 +11,10 @@ enough to let the host's threads run; and of a history that grows only the new p
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .credentials import FORMS, LONGEST_CREDENTIAL
+from .credentials import FORMS, LONGEST_CREDENTIAL, REACH, RUN, TOKEN_CHARS, Form
 
 if TYPE_CHECKING:
     from .rule_search import RuleSet
@@ -24,6 +24,12 @@ WINDOW_BYTES = 128 * 1024
 HISTORY_MAX_ENTRIES = 64
 HISTORY_MAX_BYTES = 32 * 1024 * 1024
 """Earlier bodies kept to compare with, by reference; beyond it the oldest are forgotten and searched again."""
+
+_EVERYWHERE = tuple(form for form in FORMS if form.everywhere)
+_IN_TOKENS = tuple(form for form in FORMS if not form.everywhere)
+_TOKEN_MARKS = bytes(0x78 if code in TOKEN_CHARS else 0x20 for code in range(256))
+"""Each byte as `x` or a space."""
+_RUN = b"x" * RUN
 
 Found = tuple[int, int, bytes]
 """(start, end, what to write instead) of one find."""
@@ -36,18 +42,44 @@ def find_credentials(data: bytes, start: int = 0) -> list[Found]:
     for window in range(start, end, WINDOW_BYTES):
         # A literal may straddle two windows; the longest has 25 bytes.
         stop = min(window + WINDOW_BYTES + 32, end)
-        for form in FORMS:
-            for literal in form.literals:
-                at = data.find(literal, window, stop)
-                while at >= 0:
-                    match = form.pattern.match(data, at - form.back) if at >= form.back else None
-                    if match is None:
-                        at = data.find(literal, at + 1, stop)
-                        continue
-                    begin, finish = match.span("secret") if "secret" in form.pattern.groupindex else match.span()
-                    found.append((begin, finish, form.placeholder))
-                    at = data.find(literal, max(match.end(), at + 1), stop)
+        _search(_EVERYWHERE, data, window, stop, found)
+        for begin, finish in _token_regions(data, window, stop):
+            _search(_IN_TOKENS, data, begin, finish, found)
     return _disjoint(found)
+
+
+def _search(forms: Sequence[Form], data: bytes, start: int, stop: int, found: list[Found]) -> None:
+    for form in forms:
+        for literal in form.literals:
+            at = data.find(literal, start, stop)
+            while at >= 0:
+                match = form.pattern.match(data, at - form.back) if at >= form.back else None
+                if match is None:
+                    at = data.find(literal, at + 1, stop)
+                    continue
+                begin, finish = match.span("secret") if "secret" in form.pattern.groupindex else match.span()
+                found.append((begin, finish, form.placeholder))
+                at = data.find(literal, max(match.end(), at + 1), stop)
+
+
+def _token_regions(data: bytes, start: int, stop: int) -> list[tuple[int, int]]:
+    """Where between `start` and `stop` the literal of a credential may stand: about words too long for prose.
+
+    Prose and most code have few, and eighty literals need not be looked for in what is left.
+    """
+    marks = data[start : stop + REACH + RUN].translate(_TOKEN_MARKS)
+    regions: list[tuple[int, int]] = []
+    at = marks.find(_RUN)
+    while at >= 0:
+        finish = marks.find(b" ", at)
+        finish = len(marks) if finish < 0 else finish
+        begin, last = start + max(at - REACH, 0), min(start + finish, stop)
+        if regions and begin <= regions[-1][1]:
+            begin, _ = regions.pop()
+        if begin < last:
+            regions.append((begin, last))
+        at = marks.find(_RUN, finish)
+    return regions
 
 
 def _disjoint(found: list[Found]) -> list[Found]:
