@@ -198,7 +198,15 @@ def test_a_growing_history_is_scrubbed_as_if_new(turns: list[list[str]], data: s
         if data.draw(st.booleans()):
             history = history[: data.draw(st.integers(0, len(history)))]
         body = json.dumps({"messages": history, "filler": "x" * 40_000, "end": turn}).encode()
-        assert scrubber.scrub_history("run", body) == scrub(body)
+        assert scrubber.scrub_history(body, "run") == scrub(body)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), pieces), max_size=8))
+def test_histories_under_several_keys_never_mix(calls: list[tuple[str, str, list[str]]]) -> None:
+    scrubber = Scrubber()
+    for first, second, texts in calls:
+        body = json.dumps(["x" * 20_000, *texts]).encode()
+        assert scrubber.scrub_history(body, first, second) == scrub(body)
 
 
 def _naive(a: bytes, b: bytes) -> int:

@@ -223,7 +223,7 @@ def test_a_growing_history_is_scrubbed_as_if_new(given_turns: list[list[str]], d
         body = json.dumps({"messages": history, "filler": ["x" * 900] * 30, "end": turn}).encode()
         if data.draw(st.booleans()):
             body = body[: data.draw(st.integers(0, len(body)))]
-        assert growing.scrub_history("run", body) == scrubber(CUSTOMER, ALL_PII).scrub(body)
+        assert growing.scrub_history(body, "run") == scrubber(CUSTOMER, ALL_PII).scrub(body)
 
 
 # --- personal data ---
@@ -234,7 +234,7 @@ FOUND = {
     "iban": ["DE89370400440532013000", "DE89 3704 0044 0532 0130 00", "GB29 NWBK 6016 1331 9268 19", "NO9386011117947"],
     "credit_card": ["4111111111111111", "4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005"],
     "ssn": ["123-45-6789"],
-    "ip": ["192.168.1.17", "8.8.8.8", "2001:db8::8a2e:370:7334", "fe80::1"],
+    "ip": ["192.168.1.17", "8.8.8.8", "2001:db8::8a2e:370:7334", "fe80::1", "2001:0db8:85a3:0000:0000:8a2e:0370:7334"],
 }
 NOT_FOUND = {
     "email": ["@decorator", "a@b", "x @ y.z", "user@localhost"],
@@ -247,7 +247,7 @@ NOT_FOUND = {
 
 
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, texts in FOUND.items() for text in texts])
-@pytest.mark.parametrize("around", ["{}", "a\n{}\nb", "({})", '"{}"', "is {}, or", "é {}\u2028"])
+@pytest.mark.parametrize("around", ["{}", "a\n{}\nb", "({})", '"{}"', "is {}, or", "é {}\u2028", "x: {}."])
 def test_personal_data_is_found(kind: str, text: str, around: str) -> None:
     body = json.dumps({"t": around.format(text)}).encode()
     clean, found = scrubber(pii=(kind,)).scrub(body)

@@ -25,11 +25,12 @@ class Form(NamedTuple):
     """Which part of a match it is; None: it is none."""
 
 
-# In JSON inside JSON the letter of an escape (`\n`, `\u00e9`) is no part of a word.
-_ESCAPE = r"(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4})"
-_EDGE = rf"(?:(?<![\w+/=])|{_ESCAPE})"
-_DIGIT_EDGE = rf"(?:(?<![\w+/.\-])|{_ESCAPE})"
-_ADDRESS_EDGE = rf"(?:(?<![\w.:+\-])|{_ESCAPE})"
+# A pattern begins with the characters it may begin with, which the engine finds quickly, and looks back from there
+# whether that is an edge. In JSON inside JSON the letter of an escape (`\n`, `\u00e9`) is no part of a word.
+_ESCAPE = r"(?<=\\[nrtbf].)|(?<=\\u[0-9a-fA-F]{4}.)"
+_EDGE = rf"(?:(?<![\w+/=].)|{_ESCAPE})"
+_DIGIT_EDGE = rf"(?:(?<![\w+/.\-].)|{_ESCAPE})"
+_ADDRESS_EDGE = rf"(?:(?<![\w.+\-].)|{_ESCAPE})"
 _SEPARATORS = str.maketrans("", "", " -")
 
 IBAN_LENGTHS = {
@@ -88,40 +89,52 @@ def _iban(match: re.Match[str]) -> Span | None:
 
 
 def _address(match: re.Match[str]) -> Span | None:
-    text = match[0]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+    return match.span() if _is_address(match[0]) else None
+
+
+def _around(match: re.Match[str]) -> Span | None:
+    """The IPv6 address about two colons, or about the first of seven."""
+    text = match.string
+    before = _HEX_END.search(text, max(match.start() - 40, 0), match.start())
+    after = _HEX.match(text, match.start())
+    if before is None or after is None or (text[after.end() : after.end() + 1].isalnum()):
         return None
-    if address.version == 6 and not (any(map(str.isdigit, text)) and len([p for p in text.split(":") if p]) > 1):
-        return None  # `abc::def` is a name in many languages
-    return match.span()
+    begin, end = before.start(), after.end()
+    address = text[begin:end]
+    edge = begin == 0 or not (text[begin - 1].isalnum() or text[begin - 1] in "_.+-")
+    # `abc::def` is a name in many languages.
+    if edge and any(map(str.isdigit, address)) and len([part for part in address.split(":") if part]) > 1:
+        return (begin, end) if _is_address(address) else None
+    return None
 
 
-FORMS: dict[str, Form] = {
-    "email": Form(re.compile(r"[\w.%+\-]{1,64}@(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])"), 601, "@"),
-    "phone": Form(
-        re.compile(
-            _DIGIT_EDGE + r"(?:\+[1-9](?:[ .\-()/]{0,2}\d){7,14}(?!\d)"
-            r"|\([2-9]\d{2}\) ?[2-9]\d{2}[\-. ]\d{4}(?![\w\-])"
-            r"|[2-9]\d{2}([\-.])[2-9]\d{2}\1\d{4}(?![\w\-]))"
-        ),
-        46,
-        "",
+_HEX = re.compile(r"[0-9A-Fa-f:]*")
+_HEX_END = re.compile(r"[0-9A-Fa-f:]*\Z")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+FORMS: dict[str, tuple[Form, ...]] = {
+    "email": (Form(re.compile(r"[\w.%+\-]{1,64}@(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])"), 601, "@"),),
+    "phone": (
+        Form(re.compile(rf"\+{_DIGIT_EDGE}[1-9](?:[ .\-()/]{{0,2}}\d){{7,14}}(?!\d)"), 46, "+"),
+        Form(re.compile(rf"\({_DIGIT_EDGE}[2-9]\d{{2}}\) ?[2-9]\d{{2}}[\-. ]\d{{4}}(?![\w\-])"), 15, "("),
+        Form(re.compile(rf"[2-9]{_DIGIT_EDGE}\d{{2}}([\-.])[2-9]\d{{2}}\1\d{{4}}(?![\w\-])"), 13, ""),
     ),
-    "iban": Form(re.compile(_EDGE + r"[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}"), 64, "", _iban),
-    "credit_card": Form(re.compile(_DIGIT_EDGE + r"[2-6](?:[ \-]?\d){12,18}(?!\d)"), 37, "", _card),
-    "ssn": Form(
-        re.compile(_DIGIT_EDGE + r"(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\w\-])"), 11, "-"
+    "iban": (Form(re.compile(rf"[A-Z]{_EDGE}[A-Z]\d{{2}}(?:[ \-]?[A-Z0-9]){{11,30}}"), 64, "", _iban),),
+    "credit_card": (Form(re.compile(rf"[2-6]{_DIGIT_EDGE}(?:[ \-]?\d){{12,18}}(?!\d)"), 37, "", _card),),
+    "ssn": (
+        Form(re.compile(rf"[0-8]{_DIGIT_EDGE}\d{{2}}(?<!000|666)-(?!00)\d{{2}}-(?!0000)\d{{4}}(?![\w\-])"), 11, "-"),
     ),
-    "ip": Form(
-        re.compile(
-            _ADDRESS_EDGE
-            + r"(?:(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]))"
-        ),
-        40,
-        "",
-        _address,
+    "ip": (
+        Form(re.compile(rf"[0-9]{_ADDRESS_EDGE}\d{{0,2}}(?:\.\d{{1,3}}){{3}}(?!\w|\.\d)"), 15, ".", _address),
+        Form(re.compile(r"::|:[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{1,4}){6}"), 40, ":", _around),
     ),
-}  # fmt: skip
-"""Kind -> its form. `git@github.com` is an address, a version of four numbers is an IP address: forms cannot know."""
+}
+"""Kind -> its forms. `git@github.com` is an address, a version of four numbers is an IP address: forms cannot know."""

@@ -368,8 +368,7 @@ def _scrub(payload: Payload, attributes: Mapping[str, Any], scrubber: Scrubber) 
         total += found
     for name, body in payload.bodies.items():
         if name == at.REQUEST_BODY:
-            key = str(attributes.get(at.RUN_ID)) if attributes.get(at.TURN, 1) != 1 else body[:512]
-            payload.bodies[name], found = scrubber.scrub_history(key, body)
+            payload.bodies[name], found = scrubber.scrub_history(body, str(attributes.get(at.RUN_ID)), body[:512])
         else:
             payload.bodies[name], found = scrubber.scrub(body)
         total += found

@@ -169,13 +169,15 @@ class Scrubber:
             found = _merged(found + _in_bytes(text, finds))
         return (replace(data, found).decode("utf-8", "surrogatepass"), len(found)) if found else (text, 0)
 
-    def scrub_history(self, key: str | bytes, data: bytes) -> tuple[bytes, int]:
-        """As `scrub`. `key` names the history that this body continues."""
-        earlier = self._histories.pop(key, None)
-        shared = 0
-        if earlier is not None:
-            self._bytes -= len(earlier.data)
-            shared = common_prefix(earlier.data, data)
+    def scrub_history(self, data: bytes, *keys: str | bytes) -> tuple[bytes, int]:
+        """As `scrub`. The keys name the history that this body continues, the surest first.
+
+        It is found under the first key that is known, and remembered under all: a run's second call knows its first,
+        and the first call of a run that takes up where another ended knows that one's last.
+        """
+        known = [self._histories[key] for key in keys if key in self._histories]
+        earlier = known[0] if known else None
+        shared = common_prefix(earlier.data, data) if earlier is not None else 0
         credentials = self._credentials_since(earlier, shared, data) if self._credentials else []
         start, kept, checkpoints = 0, [], []
         if earlier is not None and self._rules is not None:
@@ -185,7 +187,7 @@ class Scrubber:
             kept = [item for item in earlier.by_rules if item[1] <= start]
         by_rules, further = self._by_rules(data, start)
         by_rules = kept + by_rules
-        self._remember(key, _Earlier(data, credentials, by_rules, checkpoints + further))
+        self._remember(keys, _Earlier(data, credentials, by_rules, checkpoints + further))
         found = self._found_by_both(credentials, by_rules)
         return replace(data, found), len(found)
 
@@ -206,11 +208,16 @@ class Scrubber:
     def _found_by_both(self, credentials: list[Found], by_rules: list[Found]) -> list[Found]:
         return _merged(credentials + by_rules) if by_rules else credentials
 
-    def _remember(self, key: str | bytes, state: _Earlier) -> None:
+    def _remember(self, keys: Sequence[str | bytes], state: _Earlier) -> None:
+        """Bytes are counted once for each key: that two keys share them only makes the bound stricter."""
+        for key in keys:
+            if (old := self._histories.pop(key, None)) is not None:
+                self._bytes -= len(old.data)
         if len(state.data) > HISTORY_MAX_BYTES // 2:
             return
-        self._histories[key] = state
-        self._bytes += len(state.data)
+        for key in keys:
+            self._histories[key] = state
+            self._bytes += len(state.data)
         while len(self._histories) > HISTORY_MAX_ENTRIES or self._bytes > HISTORY_MAX_BYTES:
             _, old = self._histories.popitem(last=False)
             self._bytes -= len(old.data)

@@ -43,8 +43,9 @@ class RuleSet:
 
             self._rules += [
                 Compiled(placeholder(kind).encode(), form.pattern, form.width, form.literal, form.accept)
-                for kind, form in FORMS.items()
+                for kind, forms in FORMS.items()
                 if kind in pii
+                for form in forms
             ]
 
     def __bool__(self) -> bool:
