@@ -1,10 +1,10 @@
 """What recording costs the agent, Loopscope's and its peers' in one run, each paired with the uninstrumented SDK.
 
 Real anthropic calls over real HTTP to a server in a process of its own, which thinks for 30 ms before it answers. Each
-recorder has a worker process in an environment of its own (`scripts/bench-peers` makes those of the peers; one that is not
-there is listed with the reason). A worker does a block of calls without recording and the same block with it; the blocks
-of all recorders take turns, in an order that changes from round to round, so that a busy machine weighs on all alike.
-A figure is the median of the differences of pairs. A call's history grows by one message from call to call.
+recorder has a worker process in an environment of its own (`scripts/bench-peers` makes those of the peers; one that is
+not there is listed with the reason). A worker does a block of calls without recording and the same block with it; the
+blocks of all recorders take turns, in an order that changes from round to round, so that a busy machine weighs on all
+alike. A figure is the median of the differences of pairs. A call's history grows by one message from call to call.
 
   wall      added time of a call on the caller's thread
   caller    added CPU of that thread
@@ -204,9 +204,7 @@ def print_tables(result: dict[str, Any]) -> None:
             )
     lags = [r for r in rows if r["ticks"]]
     if lags:
-        print(
-            "\nlag of the event loop while calls of 600 KB go on, us: bare p50 / p99, with recording p50 / p99 / longest"
-        )
+        print("\nlag of the event loop while calls of 600 KB go on, us: bare p50 / p99, recording p50 / p99 / longest")
     for r in lags:
         with_it = [r[f"bare_{figure}"] + r[figure] for figure in ("lag_p50_us", "lag_p99_us", "lag_max_us")]
         print(

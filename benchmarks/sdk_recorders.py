@@ -6,6 +6,10 @@ prompt, and is then measured for what it does not record. Imported by `sdk_worke
 imports stand inside.
 """
 
+# The peers are installed in environments of their own:
+# pyright: reportMissingImports=false
+# ruff: noqa: ARG002 - all recorders are made alike
+
 import contextlib
 import importlib.metadata
 import json

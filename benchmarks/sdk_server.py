@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     received = 0
-    """Bytes of everything but messages since it was asked for: what recorders sent. A class attribute, of the process."""
+    """Bytes of everything but messages since it was asked for: what recorders sent. Of the class, so of the process."""
 
     def do_GET(self) -> None:
         body = b"{}"
@@ -73,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
                 body = b"{}"
         self._answer(body, kind)
 
-    do_PUT = do_PATCH = do_POST
+    do_PUT = do_POST  # noqa: N815 - the names that the base class calls
+    do_PATCH = do_POST  # noqa: N815
 
     def _answer(self, body: bytes, kind: str) -> None:
         self.send_response(200)

@@ -201,6 +201,17 @@ def test_a_growing_history_is_scrubbed_as_if_new(turns: list[list[str]], data: s
         assert scrubber.scrub_history(body, "run") == scrub(body)
 
 
+@pytest.mark.parametrize("kind", [*SECRETS, *CONTEXTS])
+def test_a_credential_that_grows_into_a_history_is_found_wherever_it_was_cut(kind: str) -> None:
+    text = SECRETS[kind] if kind in SECRETS else "".join(CONTEXTS[kind])
+    whole = json.dumps({"key": json.dumps({"aws_secret_access_key": text}), "messages": ["x" * 40_000, text]}).encode()
+    begin = whole.rindex(b"x", 0, whole.rindex(b",")) + 1
+    for cut in {*range(begin, len(whole), 7), len(whole) - 3}:
+        scrubber = Scrubber()
+        scrubber.scrub_history(whole[:cut] + b'"]}', "run")
+        assert scrubber.scrub_history(whole, "run") == scrub(whole)
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), pieces), max_size=8))
 def test_histories_under_several_keys_never_mix(calls: list[tuple[str, str, list[str]]]) -> None:
     scrubber = Scrubber()

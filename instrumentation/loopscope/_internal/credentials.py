@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 LONGEST_CREDENTIAL = 16 * 1024
 """Bound of every pattern below, and so of how far back a changed end can reach into what was already searched."""
+BEFORE_SECRET = 128
+"""Bound of what stands before a secret in a pattern, quotes and colons included; a secret itself holds no quote."""
 
 RUN = 15
 TOKEN_CHARS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+/=.~%"

@@ -34,6 +34,8 @@ COALESCE_SECONDS = 0.01
 BREATH_SECONDS = 0.0001
 """Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
 would else wait for up to the switch interval (5 ms)."""
+BREATH_MIN_BYTES = 64 * 1024
+"""The steps of a smaller span are shorter than a pause costs."""
 BUSY_QUEUE_ITEMS = 200
 """With more than this waiting, the worker does not pause."""
 SMALL_ITEM_BYTES = 2_000
@@ -284,24 +286,24 @@ class Pipeline:
                 guard.swallowed("loopscope completion of a span", error)
         if not recording.content:
             attributes = without_text(payload, attributes)
-        self._breathe()
+        self._breathe(payload.size)
         if not scrubber.idle:
             changed, redactions = scrubber.scrub_texts(small_texts(payload, attributes), _names(attributes))
             redactions += _scrub(payload, attributes, scrubber)
             if redactions:
                 attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
-            self._breathe()
+            self._breathe(payload.size)
         if at.USAGE_RAW in attributes:
             attributes |= self._cost(attributes, recording.start)
-            self._breathe()
+            self._breathe(payload.size)
         parts = span_parts(recording, attributes, changed)
-        self._breathe()
+        self._breathe(payload.size)
         spool.append(parts)
         payload.release()  # a Run that the host keeps must not keep what it recorded
 
-    def _breathe(self) -> None:
-        if self._queued_items < BUSY_QUEUE_ITEMS:
+    def _breathe(self, payload_bytes: int) -> None:
+        if payload_bytes >= BREATH_MIN_BYTES and self._queued_items < BUSY_QUEUE_ITEMS:
             time.sleep(BREATH_SECONDS)
 
     def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:

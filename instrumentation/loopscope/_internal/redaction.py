@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .credentials import FORMS, LONGEST_CREDENTIAL, REACH, RUN, TOKEN_CHARS, Form
+from .credentials import BEFORE_SECRET, FORMS, LONGEST_CREDENTIAL, REACH, RUN, TOKEN_CHARS, Form
 
 if TYPE_CHECKING:
     from .rule_search import RuleSet
@@ -193,7 +193,10 @@ class Scrubber:
 
     @staticmethod
     def _credentials_since(earlier: _Earlier | None, shared: int, data: bytes) -> list[Found]:
-        start = max(shared - LONGEST_CREDENTIAL, 0)
+        # A credential reaches no further back than the last quote: a secret holds none, and what stands before it is
+        # short.
+        quote = data.rfind(b'"', max(shared - LONGEST_CREDENTIAL, 0), shared)
+        start = max(quote - BEFORE_SECRET, shared - LONGEST_CREDENTIAL, 0)
         if earlier is None or not start:
             return find_credentials(data)
         for item in earlier.credentials:
