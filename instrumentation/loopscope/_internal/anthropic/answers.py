@@ -41,7 +41,6 @@ class Answer:
     streamed: bool = False
     exhausted: bool = False
     overflow_bytes: int = 0
-    capture_content: bool = True
     _reading: Reading | None = None
 
     def reading(self) -> Reading:
@@ -110,11 +109,10 @@ def complete_count(answer: Answer, payload: Payload) -> Mapping[str, Any]:
 
 
 def _keep_bodies(answer: Answer, body: bytes | None, payload: Payload) -> None:
-    if answer.capture_content:
-        if answer.request_body:
-            payload.bodies[at.REQUEST_BODY] = answer.request_body
-        if body:
-            payload.bodies[at.RESPONSE_BODY] = body
+    if answer.request_body:
+        payload.bodies[at.REQUEST_BODY] = answer.request_body
+    if body:
+        payload.bodies[at.RESPONSE_BODY] = body
 
 
 def _request_id(answer: Answer) -> dict[str, Any]:
