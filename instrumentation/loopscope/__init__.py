@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
+from ._internal.claude_agent import instrument_claude_agent_sdk
+from ._internal.mcp import instrument_mcp
 from ._internal.runs import Run, current_run, run
 from ._internal.tools import tool
 from .exceptions import ConfigurationError, LoopscopeError
@@ -31,6 +33,8 @@ __all__ = [
     "current_run",
     "flush",
     "instrument_anthropic",
+    "instrument_claude_agent_sdk",
+    "instrument_mcp",
     "run",
     "shutdown",
     "stats",
@@ -58,7 +62,8 @@ def configure(
     exit_flush_seconds: float | None = None,
     disabled: bool | None = None,
 ) -> None:
-    """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
+    """Start recording: instrument the anthropic SDK, claude-agent-sdk and MCP, and send to the collector. Again: change
+    the settings.
 
     Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
     lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
@@ -90,6 +95,8 @@ def configure(
     )
     if _runtime.active() is not None:
         instrument_anthropic()
+        instrument_claude_agent_sdk()
+        instrument_mcp()
 
 
 def flush(timeout: float = 30.0) -> bool:

@@ -121,12 +121,18 @@ class Recording:
     def open(self) -> bool:
         return self.end_time == 0
 
-    def close(self) -> bool:
-        """End now; False when it had ended before."""
+    def close(self, at_clock: int | None = None) -> bool:
+        """End now, or at an earlier `time.perf_counter_ns()`; False when it had ended before."""
         if self.end_time:
             return False
-        self.end_time = self.start.start_time + time.perf_counter_ns() - self._clock
+        now = time.perf_counter_ns() if at_clock is None else at_clock
+        self.end_time = self.start.start_time + max(now - self._clock, 0)
         return True
+
+    def began(self, at_clock: int) -> None:
+        """It began earlier than it was noticed, at this `time.perf_counter_ns()`. Before it is announced only."""
+        self.start = self.start._replace(start_time=self.start.start_time - self._clock + at_clock)
+        self._clock = at_clock
 
     def set(self, attributes: Mapping[str, Any]) -> None:
         self.payload.attributes.update(attributes)

@@ -97,10 +97,13 @@ def announce(recording: Recording, *, heartbeat: bool) -> None:
         runtime.pipeline.started(recording.start, heartbeat=heartbeat)
 
 
-def end(recording: Recording) -> None:
-    """End a span, once, and hand it to the worker. One that was begun before a fork is left to the parent process."""
+def end(recording: Recording, at_clock: int | None = None) -> None:
+    """End a span, once, and hand it to the worker. One that was begun before a fork is left to the parent process.
+
+    `at_clock`: the `time.perf_counter_ns()` at which it ended, when that was earlier.
+    """
     runtime = _runtime
-    if recording.close() and runtime is not None and recording.generation == _generation:
+    if recording.close(at_clock) and runtime is not None and recording.generation == _generation:
         runtime.pipeline.finished(recording)
 
 
