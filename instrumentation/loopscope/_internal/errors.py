@@ -41,9 +41,10 @@ def class_of_api_type(error_type: str) -> str:
 
 def error_class_of(error: BaseException) -> str:
     """By exception: an HTTP status when it has one, connection and time-out errors, plain programming errors."""
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and status >= 400:
-        return class_of_status(status)
+    for name in ("status_code", "api_error_status"):  # the latter of claude-agent-sdk's ResultError
+        status = getattr(error, name, None)
+        if isinstance(status, int) and status >= 400:
+            return class_of_status(status)
     if any(cls.__name__ in _TRANSIENT_CLASSES for cls in type(error).__mro__):
         return TRANSIENT
     if isinstance(error, TimeoutError | ConnectionError):

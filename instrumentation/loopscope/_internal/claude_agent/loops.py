@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from loopscope._internal import runtime, scope, toolcalls
 from loopscope._internal.anthropic.answers import usage_attributes
-from loopscope._internal.errors import UNKNOWN
+from loopscope._internal.errors import DETERMINISTIC, TRANSIENT, UNKNOWN
 from loopscope._internal.jsontext import json_text
 from loopscope._internal.recording import CLIENT, INTERNAL, Recording
 from loopscope._internal.runs import Run
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "<synthetic>"
 """The model of messages that the CLI wrote itself: an error of the API, told as an answer."""
+ERROR_CLASSES = {
+    "rate_limit": TRANSIENT,
+    "server_error": TRANSIENT,
+    "overloaded": TRANSIENT,
+    "authentication_failed": DETERMINISTIC,
+    "billing_error": DETERMINISTIC,
+    "invalid_request": DETERMINISTIC,
+}
+"""The CLI's names of errors of the API; others are unknown."""
 MAX_ERROR_CHARS = 2_000
 AGENT_TOOLS = ("Agent", "Task")
 """The tool that calls a sub-agent: its name now, and before."""
@@ -210,7 +219,9 @@ class Loop:
         recording.began(self._ready)
         texts = [str(block.get("text")) for block in _blocks(message) if block.get("type") == "text"]
         recording.payload.failed = "\n".join(texts)[:MAX_ERROR_CHARS] or kind
-        recording.set({at.ERROR_TYPE: kind, at.ERROR_CLASS: UNKNOWN, at.COST_SOURCE: "summary"})
+        recording.set(
+            {at.ERROR_TYPE: kind, at.ERROR_CLASS: ERROR_CLASSES.get(kind, UNKNOWN), at.COST_SOURCE: "summary"}
+        )
         runtime.end(recording)
 
     def _tool_began(self, block: Mapping[str, Any]) -> None:

@@ -94,13 +94,11 @@ class ClaudeAgentInstrumentation(LibraryInstrumentation):
     def _close(self, original: Any) -> Any:
         @functools.wraps(original)
         async def close(query: Any) -> Any:
-            try:
-                return await original(query)
-            finally:
-                session = session_of(query)
-                # During a step of the host, whoever drives the step sees the error that led here and ends the run.
-                if session is not None and not session.stepping:
-                    session.ended(GeneratorExit())
+            session = session_of(query)
+            # During a step of the host, whoever drives the step sees the error that led here and ends the run.
+            if session is not None and not session.stepping:
+                session.ended(GeneratorExit())
+            return await original(query)
 
         return close
 
