@@ -255,7 +255,7 @@ def test_each_turn_of_a_client_is_a_run(server: Server, configure: Configure, st
     assert {run["gen_ai.conversation.id"] for run in (first, second)} == {results[0].session_id}
     assert first.span.end_time_unix_nano <= second.span.start_time_unix_nano
     assert_totals(server, results[-1])
-    spent = {run: 0.0 for run in (first["loopscope.run.id"], second["loopscope.run.id"])}
+    spent = dict.fromkeys((first["loopscope.run.id"], second["loopscope.run.id"]), 0.0)
     for summary in of(server, "usage_summary"):
         spent[summary["loopscope.run.id"]] += summary["loopscope.cost.usd"]
     assert spent[first["loopscope.run.id"]] == pytest.approx(results[0].total_cost_usd, abs=1e-9)

@@ -81,7 +81,7 @@ class ClientCall:
 
     def is_session(self, client: Any) -> bool:
         """Whether a call of `client` inside this one is made by the SDK on its behalf."""
-        return client is self._client or getattr(self._client, "session", None) is client
+        return client is self._client or _session_of(self._client) is client
 
     @guard.guarded
     def leave(self) -> None:
@@ -146,8 +146,11 @@ def finish(recording: Recording, result: object | None, error: str | None) -> No
     runtime.end(recording)
 
 
-def fail(recording: Recording, error: BaseException) -> None:
-    """End with an exception: a time-out, a cancelled call, a protocol error, a broken connection."""
+def fail(recording: Recording, error: BaseException, result: object | None = None) -> None:
+    """End with an exception: a time-out, a cancelled call, a protocol error, a broken connection; or what a tool
+    raised, with the result that was made of it."""
+    if result is not None:
+        recording.payload.texts[at.TOOL_CALL_RESULT] = json_text(result)
     code = getattr(getattr(error, "error", None), "code", None)
     kind = error_class_of(error)
     if code in _TRANSIENT_CODES:
@@ -186,9 +189,14 @@ def error_text(result: Any) -> str:
     return "\n".join(texts)
 
 
+def _session_of(client: Any) -> Any:
+    """The session of generation 2's `Client`; a session itself otherwise."""
+    return getattr(client, "_session", None) or client
+
+
 def _connection(client: Any) -> dict[str, Any]:
     """What is known of the server at the other end."""
-    session = getattr(client, "session", client)
+    session = _session_of(client)
     attributes: dict[str, Any] = {}
     version = getattr(session, "protocol_version", None)
     if isinstance(version, str):

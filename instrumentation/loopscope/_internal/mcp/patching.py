@@ -2,8 +2,8 @@
 
 Client: `ClientSession.call_tool`, and generation 2's `Client.call_tool`, whose rounds go through the former. Server:
 the one place that every request of any transport passes, `ServerRunner._on_request` (generation 2) or
-`Server._handle_request` (generation 1); servers made with FastMCP or MCPServer are served by it too. What is called,
-returned and raised stays as it is.
+`Server._handle_request` (generation 1); servers made with FastMCP or MCPServer are served by it too, and their
+`Tool.run` tells what a tool raised, which the client is not told. What is called, returned and raised stays as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from loopscope._internal.wrapping import LibraryInstrumentation
 
 from . import context
 from .client import METHOD, ClientCall, begin_call, remember
-from .server import Request, begin_serving, meta_of
+from .server import Request, begin_serving, meta_of, serving
 
 _lock = threading.Lock()
 _installed: McpInstrumentation | None = None
@@ -43,6 +43,8 @@ class McpInstrumentation(LibraryInstrumentation):
             "mcp.client.client": self._apply_client,
             "mcp.server.runner": self._apply_runner,
             "mcp.server.lowlevel.server": self._apply_server,
+            "mcp.server.mcpserver.tools.base": self._apply_tool,
+            "mcp.server.fastmcp.tools.base": self._apply_tool,
         }
 
     def undo(self) -> None:
@@ -69,6 +71,9 @@ class McpInstrumentation(LibraryInstrumentation):
         server = getattr(module, "Server", None)
         if "_handle_request" in vars(server or object):
             self.replace(server, "_handle_request", self._handle_request)
+
+    def _apply_tool(self, module: ModuleType) -> None:
+        self.replace(getattr(module, "Tool", None), "run", self._run)
 
     # --- client ---
 
@@ -118,7 +123,7 @@ class McpInstrumentation(LibraryInstrumentation):
             if served is None:
                 return await original(runner, dctx, method, params)
             try:
-                result = await original(runner, dctx, method, context.without(params))
+                result = await original(runner, dctx, method, _as_sent(params) or params)
             except BaseException as error:
                 served.failed(error)
                 raise
@@ -128,6 +133,19 @@ class McpInstrumentation(LibraryInstrumentation):
             return result
 
         return _on_request
+
+    def _run(self, original: Any) -> Any:
+        @functools.wraps(original)
+        async def run(tool: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await original(tool, *args, **kwargs)
+            except Exception as error:
+                served = serving.get() if self.active else None
+                if served is not None:
+                    served.raised(error)
+                raise
+
+        return run
 
     # --- server, generation 1 ---
 
@@ -156,6 +174,12 @@ class McpInstrumentation(LibraryInstrumentation):
             return result
 
         return _handle_request
+
+
+@guard.guarded
+def _as_sent(params: Any) -> Any:
+    """The params without our keys."""
+    return context.without(params) if isinstance(params, Mapping) else params  # pyright: ignore[reportUnknownArgumentType]
 
 
 @guard.guarded

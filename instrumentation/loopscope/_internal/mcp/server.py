@@ -7,6 +7,7 @@ client's span and in its run. A call of anybody else is an `execute_tool` of thi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from loopscope._internal import guard, runtime, scope, toolcalls
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 SERVER = 2
 """OTLP's number of the span kind."""
+
+
+serving: ContextVar[ServedCall | None] = ContextVar("loopscope_mcp_served", default=None)
+"""The call that the running code serves."""
 
 
 class Request(NamedTuple):
@@ -70,14 +75,21 @@ class ServedCall:
             given = request.arguments if request.arguments is not None else {}
             self._recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = json_text(given)
         runtime.announce(self._recording, heartbeat=outer is None)
-        self._token = calling.set(None)
+        self._raised: BaseException | None = None
+        self._tokens = calling.set(None), serving.set(self)
         scope.current.set(inside)
 
     @guard.guarded
     def leave(self) -> None:
         """The SDK's code goes on."""
         scope.leave(self._before)
-        calling.reset(self._token)
+        calling.reset(self._tokens[0])
+        serving.reset(self._tokens[1])
+
+    @guard.guarded
+    def raised(self, error: BaseException) -> None:
+        """The tool's function raised; the client will be told less, perhaps nothing but that it failed."""
+        self._raised = error.__cause__ or error
 
     @guard.guarded
     def returned(self, result: Any) -> None:
@@ -87,11 +99,11 @@ class ServedCall:
             finish(self._recording, None, message)
             return
         result = getattr(result, "root", result)
-        finish(
-            self._recording,
-            wire_form(result) if self._capture else None,
-            error_text(result) if is_error(result) else None,
-        )
+        form = wire_form(result) if self._capture else None
+        if self._raised is not None and is_error(result):
+            fail(self._recording, self._raised, form)
+        else:
+            finish(self._recording, form, error_text(result) if is_error(result) else None)
 
     @guard.guarded
     def abandoned(self) -> None:
