@@ -9,7 +9,7 @@ from typing import Any
 
 import anthropic
 import pytest
-from support.claude_cli import calculator, cli_options, needs_claude_cli, stub_server
+from support.claude_cli import calculator, cli_options, needs_claude_cli, sdk, stub_server
 
 import loopscope
 from loopscope._internal import guard
@@ -35,7 +35,7 @@ def of(server: Server, operation: str) -> list[Recorded]:
 
 
 async def messages(options: Any, prompt: Any = "please ADD") -> list[Any]:
-    from claude_agent_sdk import query
+    query = sdk().query
 
     return [message async for message in query(prompt=prompt, options=options)]
 
@@ -62,7 +62,6 @@ def test_a_query_is_a_run_with_calls_tools_and_what_was_reported(
     server: Server, configure: Configure, client: anthropic.Anthropic, stub: StubServer, tmp_path: Path
 ) -> None:
     """The tree of one query; what the host does inside a hook and a tool belongs to it."""
-    from claude_agent_sdk import HookMatcher, ResultMessage
 
     configure()
     hooks: list[str | None] = []
@@ -72,13 +71,16 @@ def test_a_query_is_a_run_with_calls_tools_and_what_was_reported(
         hooks.append(run.id if run is not None else None)
         return {}
 
-    within = calculator(lambda: client.messages.create(**ask("inside the tool")))
+    def call_a_model() -> None:
+        client.messages.create(**ask("inside the tool"))
+
+    within = calculator(call_a_model)
     options = cli_options(
-        stub, tmp_path, mcp_servers={"calc": within}, hooks={"PreToolUse": [HookMatcher(hooks=[hook])]}
+        stub, tmp_path, mcp_servers={"calc": within}, hooks={"PreToolUse": [sdk().HookMatcher(hooks=[hook])]}
     )
     found = asyncio.run(messages(options))
     result = found[-1]
-    assert isinstance(result, ResultMessage)
+    assert isinstance(result, sdk().ResultMessage)
     delivered()
 
     (run,) = of(server, "invoke_agent")
@@ -128,15 +130,13 @@ def test_the_host_sees_what_it_would_see_without_us(configure: Configure, stub: 
     """Types, order and content of the messages; the generator itself; and the SDK restored afterwards."""
     import inspect
 
-    import claude_agent_sdk
-    from claude_agent_sdk._internal.client import InternalClient
-    from claude_agent_sdk._internal.query import Query
-    from claude_agent_sdk.client import ClaudeSDKClient
+    internal_client = sdk("._internal.client").InternalClient
+    connection = sdk("._internal.query").Query
 
     owners = {
-        Query: ("__init__", "_handle_control_request", "close"),
-        InternalClient: ("process_query",),
-        ClaudeSDKClient: ("connect", "query"),
+        connection: ("__init__", "_handle_control_request", "close"),
+        internal_client: ("process_query",),
+        sdk().ClaudeSDKClient: ("connect", "query"),
     }
     before = [owner.__dict__[name] for owner, names in owners.items() for name in names]
     options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator()})
@@ -150,17 +150,16 @@ def test_the_host_sees_what_it_would_see_without_us(configure: Configure, stub: 
     recorded_turns = asyncio.run(_client_turns(cli_options(stub, tmp_path, mcp_servers={"calc": calculator()}),
                                                ["please ADD", "hello"]))  # fmt: skip
     assert [comparable(m) for m in recorded_turns] == [comparable(m) for m in with_client]
-    assert inspect.isasyncgenfunction(claude_agent_sdk.query)
-    assert str(inspect.signature(ClaudeSDKClient.query)).startswith("(self, prompt: ")
+    assert inspect.isasyncgenfunction(sdk().query)
+    assert str(inspect.signature(sdk().ClaudeSDKClient.query)).startswith("(self, prompt: ")
     loopscope.instrument_claude_agent_sdk().undo()
     assert [owner.__dict__[name] for owner, names in owners.items() for name in names] == before
 
 
 async def _client_turns(options: Any, prompts: list[str]) -> list[Any]:
-    from claude_agent_sdk import ClaudeSDKClient
 
     found: list[Any] = []
-    async with ClaudeSDKClient(options) as connected:
+    async with sdk().ClaudeSDKClient(options) as connected:
         for prompt in prompts:
             await connected.query(prompt)
             found += [message async for message in connected.receive_response()]
@@ -212,10 +211,9 @@ def test_a_sub_agent_is_a_run_of_its_own(
     server: Server, configure: Configure, stub: StubServer, tmp_path: Path
 ) -> None:
     """Its run hangs below the tool call that called it; its calls and tools are its own; the sums hold."""
-    from claude_agent_sdk import AgentDefinition
 
     configure()
-    helper = AgentDefinition(description="Helps", prompt="You help.", tools=["mcp__calc__add"], model="haiku")
+    helper = sdk().AgentDefinition(description="Helps", prompt="You help.", tools=["mcp__calc__add"], model="haiku")
     options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator()}, agents={"helper": helper})
     found = asyncio.run(messages(options, "DELEGATE"))
     delivered()
@@ -267,11 +265,10 @@ def test_each_turn_of_a_client_is_a_run(server: Server, configure: Configure, st
 
 def test_a_limit_of_the_sdk(server: Server, configure: Configure, stub: StubServer, tmp_path: Path) -> None:
     """error_max_turns is the outcome `limit`; the exception reaches the host as it does without us."""
-    from claude_agent_sdk import ProcessError
 
     configure()
     options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator()}, max_turns=1)
-    with pytest.raises(ProcessError, match="maximum number of turns"):
+    with pytest.raises(sdk().ProcessError, match="maximum number of turns"):
         asyncio.run(messages(options))
     delivered()
     (run,) = of(server, "invoke_agent")
@@ -315,7 +312,7 @@ def test_a_query_that_is_left_early(
     way: str, server: Server, configure: Configure, stub: StubServer, tmp_path: Path
 ) -> None:
     """However the host stops iterating, the run ends, with what had arrived, and the host's own error is its own."""
-    from claude_agent_sdk import AssistantMessage, query
+    query = sdk().query
 
     configure()
     options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator()})
@@ -323,7 +320,7 @@ def test_a_query_that_is_left_early(
     async def leave() -> None:
         steps: Any = query(prompt="please ADD", options=options)
         async for message in steps:
-            if isinstance(message, AssistantMessage):
+            if isinstance(message, sdk().AssistantMessage):
                 if way == "close":
                     await steps.aclose()
                 if way == "raise":
@@ -349,13 +346,12 @@ def test_a_query_that_is_left_early(
 
 def test_a_cli_that_is_not_there(server: Server, configure: Configure, stub: StubServer, tmp_path: Path) -> None:
     """The SDK's error reaches the host; the run has failed with it. The same for a client's prompt at connect."""
-    from claude_agent_sdk import ClaudeSDKClient, CLIConnectionError
 
     configure()
     options = cli_options(stub, tmp_path, cli_path=tmp_path / "no-such-cli")
-    with pytest.raises(CLIConnectionError):
+    with pytest.raises(sdk().CLIConnectionError):
         asyncio.run(messages(options))
-    with pytest.raises(CLIConnectionError):
+    with pytest.raises(sdk().CLIConnectionError):
         asyncio.run(ClaudeSDKClient(options).connect("hello"))
     delivered()
     runs = of(server, "invoke_agent")
@@ -368,7 +364,6 @@ def test_a_prompt_that_is_a_stream_and_a_permission(
     server: Server, configure: Configure, stub: StubServer, tmp_path: Path
 ) -> None:
     """Messages that the host yields are the input; its code for them, and can_use_tool, run inside the run."""
-    from claude_agent_sdk import PermissionResultAllow
 
     configure()
     seen: list[str | None] = []
@@ -381,9 +376,9 @@ def test_a_prompt_that_is_a_stream_and_a_permission(
         note()
         yield {"type": "user", "message": {"role": "user", "content": "please ADD"}, "parent_tool_use_id": None}
 
-    async def allow(name: str, given: dict[str, Any], context: Any) -> PermissionResultAllow:
+    async def allow(name: str, given: dict[str, Any], context: Any) -> Any:
         note()
-        return PermissionResultAllow()
+        return sdk().PermissionResultAllow()
 
     options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator(note)}, allowed_tools=[], can_use_tool=allow)
     found = asyncio.run(messages(options, prompts()))

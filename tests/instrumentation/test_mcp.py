@@ -1,6 +1,7 @@
 """Tools over MCP: the real SDK, over memory, stdio and streamable HTTP."""
 
 import asyncio
+import importlib
 import inspect
 import json
 from collections.abc import Coroutine
@@ -164,9 +165,8 @@ def test_the_host_sees_what_it_would_see_without_us(
     transport: str, server: Server, configure: Configure, tmp_path: Path
 ) -> None:
     """Results are equal, the server's code sees no key of ours, and `undo` restores the SDK's own methods."""
-    from mcp.client.session import ClientSession
-
-    original = ClientSession.__dict__["call_tool"]
+    session: Any = importlib.import_module("mcp.client.session").ClientSession
+    original = session.__dict__["call_tool"]
     meta = {"mine": 1}
 
     async def steps() -> list[Any]:
@@ -182,12 +182,12 @@ def test_the_host_sees_what_it_would_see_without_us(
     plain = run(steps())
     configure()
     assert loopscope.instrument_mcp() is loopscope.instrument_mcp()
-    assert ClientSession.__dict__["call_tool"] is not original
-    assert inspect.signature(ClientSession.call_tool) == inspect.signature(original)
+    assert session.__dict__["call_tool"] is not original
+    assert inspect.signature(session.call_tool) == inspect.signature(original)
     assert run(steps()) == plain
     assert meta == {"mine": 1}
     loopscope.instrument_mcp().undo()
-    assert ClientSession.__dict__["call_tool"] is original
+    assert session.__dict__["call_tool"] is original
 
 
 def test_attempts_of_the_same_call_are_counted(server: Server, configure: Configure) -> None:
@@ -209,20 +209,18 @@ def test_a_low_level_server(server: Server, configure: Configure) -> None:
     """Tools that are served without FastMCP or MCPServer."""
     if not GENERATION_2:
         pytest.skip("the low-level API of generation 1 is what FastMCP uses; it is tested through that")
-    import mcp_types as types
-    from mcp import Client
-    from mcp.server import Server as LowLevel
-
+    types: Any = importlib.import_module("mcp_types")
+    mcp: Any = importlib.import_module("mcp")
     configure()
 
-    async def call_tool(_: Any, params: Any) -> types.CallToolResult:
+    async def call_tool(_: Any, params: Any) -> Any:
         return types.CallToolResult(content=[types.TextContent(type="text", text=f"called {params.name}")])
 
-    async def list_tools(*_: Any) -> types.ListToolsResult:
+    async def list_tools(*_: Any) -> Any:
         return types.ListToolsResult(tools=[types.Tool(name="any", input_schema={"type": "object"})])
 
     async def steps() -> None:
-        async with Client(LowLevel("low", on_call_tool=call_tool, on_list_tools=list_tools)) as client:
+        async with mcp.Client(mcp.server.Server("low", on_call_tool=call_tool, on_list_tools=list_tools)) as client:
             await client.call_tool("any", {})
 
     run(steps())

@@ -1,5 +1,6 @@
 """The real CLI of claude-agent-sdk against the stand-in: options that need no key, no network and no home directory."""
 
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ needs_claude_cli = pytest.mark.skipif(
     "`make test-claude-agent` installs it and runs these tests",
 )
 """For tests that drive the CLI."""
+
+
+def sdk(module: str = "") -> Any:
+    """claude-agent-sdk or a module of it; untyped, as it is not there when types are checked."""
+    return importlib.import_module(f"claude_agent_sdk{module}")
 
 
 def behave(ask: Ask) -> Turn:
@@ -47,8 +53,6 @@ def stub_server() -> StubServer:
 
 def cli_options(stub: StubServer, home: Path, **more: Any) -> Any:
     """`ClaudeAgentOptions` for the CLI."""
-    from claude_agent_sdk import ClaudeAgentOptions
-
     env = {
         "ANTHROPIC_BASE_URL": stub.url,
         "ANTHROPIC_API_KEY": "sk-ant-of-nobody",
@@ -67,12 +71,12 @@ def cli_options(stub: StubServer, home: Path, **more: Any) -> Any:
         "max_turns": 6,
         "allowed_tools": ["mcp__calc__add", "mcp__calc__divide"],
     }
-    return ClaudeAgentOptions(**(settings | more))
+    return sdk().ClaudeAgentOptions(**(settings | more))
 
 
 def calculator(within: Any = None) -> Any:
     """An in-process MCP server with `add`, which calls `within()` as it works, and `divide`, which may raise."""
-    from claude_agent_sdk import create_sdk_mcp_server, tool
+    tool, create_sdk_mcp_server = sdk().tool, sdk().create_sdk_mcp_server
 
     @tool("add", "Adds two numbers", {"a": int, "b": int})
     async def add(args: dict[str, Any]) -> dict[str, Any]:

@@ -4,24 +4,22 @@ As a program it serves over stdio; with LOOPSCOPE_ENDPOINT it records what it se
 """
 
 import asyncio
+import importlib
+import importlib.util
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 PROGRAM = str(Path(__file__).resolve())
-GENERATION_2 = True
-try:
-    from mcp.server.mcpserver import Context, MCPServer
-except ImportError:
-    GENERATION_2 = False
-    from mcp.server.fastmcp import Context  # type: ignore[no-redef, import-not-found]  # pyright: ignore
-    from mcp.server.fastmcp import FastMCP as MCPServer  # type: ignore[no-redef, import-not-found]  # pyright: ignore
+GENERATION_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
+_SERVER: Any = importlib.import_module("mcp.server.mcpserver" if GENERATION_2 else "mcp.server.fastmcp")
+Context: Any = _SERVER.Context
 
 TRANSPORTS = ["memory", "modern", "stdio", "http"] if GENERATION_2 else ["memory", "stdio", "http"]
 
@@ -30,7 +28,7 @@ def make_server() -> Any:
     """The server: add, fail, slow, nested and seen_meta."""
     import loopscope
 
-    server: Any = MCPServer("calc")
+    server: Any = (_SERVER.MCPServer if GENERATION_2 else _SERVER.FastMCP)("calc")
 
     @loopscope.tool
     def inner(number: int) -> int:
@@ -58,9 +56,9 @@ def make_server() -> Any:
         return inner(number)
 
     @server.tool()
-    def seen_meta(ctx: Context) -> list[str]:  # type: ignore[type-arg]  # pyright: ignore
+    def seen_meta(ctx: Context) -> list[str]:  # pyright: ignore
         """The keys of `_meta` that code of the server sees."""
-        meta: Any = ctx.request_context.meta  # pyright: ignore
+        meta: Any = ctx.request_context.meta
         found = meta if isinstance(meta, dict) or meta is None else meta.model_dump(exclude_none=True)
         return sorted(found or {})
 
@@ -68,46 +66,40 @@ def make_server() -> Any:
 
 
 @asynccontextmanager
-async def connected(transport: str, **environment: str) -> AsyncIterator[Any]:
+async def connected(transport: str, **environment: str) -> AsyncGenerator[Any]:
     """A client with `call_tool`, connected over a real transport. `environment` is for the program behind stdio."""
-    from mcp import ClientSession, StdioServerParameters, stdio_client
-
+    mcp: Any = importlib.import_module("mcp")
     async with AsyncExitStack() as stack:
         if transport in ("memory", "modern") and GENERATION_2:
-            from mcp import Client
-
             mode = "legacy" if transport == "memory" else "auto"
-            yield await stack.enter_async_context(Client(make_server(), mode=mode))
+            yield await stack.enter_async_context(mcp.Client(make_server(), mode=mode))
             return
         if transport == "memory":
-            from mcp.shared.memory import create_connected_server_and_client_session  # type: ignore  # pyright: ignore
-
-            yield await stack.enter_async_context(create_connected_server_and_client_session(make_server()._mcp_server))  # pyright: ignore
+            memory: Any = importlib.import_module("mcp.shared.memory")
+            server = make_server()._mcp_server
+            yield await stack.enter_async_context(memory.create_connected_server_and_client_session(server))
             return
         if transport == "http":
             url = await stack.enter_async_context(_http_server())
             if GENERATION_2:
-                from mcp import Client
-
-                yield await stack.enter_async_context(Client(url))
+                yield await stack.enter_async_context(mcp.Client(url))
                 return
-            from mcp.client.streamable_http import streamablehttp_client  # type: ignore  # pyright: ignore
-
-            streams: Any = await stack.enter_async_context(streamablehttp_client(url))  # pyright: ignore
+            http: Any = importlib.import_module("mcp.client.streamable_http")
+            streams: Any = await stack.enter_async_context(http.streamablehttp_client(url))
         else:
-            program = StdioServerParameters(
+            program = mcp.StdioServerParameters(
                 command=sys.executable,
                 args=[PROGRAM],
                 env={"PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **environment},
             )
-            streams = await stack.enter_async_context(stdio_client(program))
-        session = await stack.enter_async_context(ClientSession(streams[0], streams[1]))
+            streams = await stack.enter_async_context(mcp.stdio_client(program))
+        session = await stack.enter_async_context(mcp.ClientSession(streams[0], streams[1]))
         await session.initialize()
         yield session
 
 
 @asynccontextmanager
-async def _http_server() -> AsyncIterator[str]:
+async def _http_server() -> AsyncGenerator[str]:
     import uvicorn
 
     listening = socket.create_server(("127.0.0.1", 0))
