@@ -263,6 +263,92 @@ def test_each_turn_of_a_client_is_a_run(server: Server, configure: Configure, st
     assert served["loopscope.run.id"] == first["loopscope.run.id"]
 
 
+def test_a_resumed_session_does_not_count_twice(
+    server: Server, configure: Configure, stub: StubServer, tmp_path: Path
+) -> None:
+    """The CLI's figures go on from the process before; each run has its own part of them."""
+    configure()
+    first = asyncio.run(messages(cli_options(stub, tmp_path, mcp_servers={"calc": calculator()})))[-1]
+    resumed = cli_options(stub, tmp_path, resume=first.session_id, mcp_servers={"calc": calculator()})
+    second = asyncio.run(messages(resumed, "hello"))[-1]
+    assert second.session_id == first.session_id
+    delivered()
+    assert {run["gen_ai.conversation.id"] for run in of(server, "invoke_agent")} == {first.session_id}
+    assert_totals(server, second)
+
+
+def test_an_interrupted_turn_is_partial(server: Server, configure: Configure, stub: StubServer, tmp_path: Path) -> None:
+    """What had arrived is kept, its output tokens are not taken for known, and the next turn is a run like any."""
+    configure()
+
+    async def turns() -> Any:
+        options = cli_options(stub, tmp_path, include_partial_messages=True)
+        async with sdk().ClaudeSDKClient(options) as connected:
+            await connected.query("SLOWLY")
+            seen = 0
+            async for message in connected.receive_response():
+                seen += isinstance(message, sdk().StreamEvent)
+                if seen == 5:
+                    await connected.interrupt()
+            await connected.query("hello")
+            return [message async for message in connected.receive_response()][-1]
+
+    result = asyncio.run(turns())
+    delivered()
+    runs = of(server, "invoke_agent")
+    assert [run["loopscope.run.outcome"] for run in runs] == ["partial", "completed"]
+    broken, whole = of(server, "chat")
+    assert broken["loopscope.partial"] is True
+    assert broken.get("gen_ai.usage.output_tokens") is None
+    assert "word" in json.loads(broken["loopscope.response.body"])["content"][0]["text"]
+    assert whole.get("loopscope.partial") is None
+    assert_totals(server, result)
+
+
+def test_a_sub_agent_in_the_background(server: Server, configure: Configure, stub: StubServer, tmp_path: Path) -> None:
+    """It outlives the tool call that began it, and its answer is its own."""
+    configure()
+    helper = sdk().AgentDefinition(description="Helps", prompt="You help.", tools=["mcp__calc__add"], model="haiku")
+    options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator()}, agents={"helper": helper})
+    found = asyncio.run(messages(options, "DELEGATE LATER"))
+    delivered()
+    main, sub = of(server, "invoke_agent")
+    begun = next(span for span in of(server, "execute_tool") if span["gen_ai.tool.name"] == "Agent")
+    assert sub.span.parent_span_id == begun.span.span_id
+    assert sub.span.end_time_unix_nano > begun.span.end_time_unix_nano
+    assert sub["loopscope.run.outcome"] == "completed"
+    assert "It is 11" in json.loads(sub["loopscope.run.final_answer"])
+    assert main["loopscope.run.outcome"] == "completed"
+    assert not any(span.get("loopscope.partial") for span in server.spans())
+    assert_totals(server, found[-1])
+
+
+def test_prompts_that_the_cli_answers_together(
+    server: Server, configure: Configure, stub: StubServer, tmp_path: Path
+) -> None:
+    """Two prompts, sent before the first answer: whether the CLI merges them or not, both runs end with an answer."""
+    configure()
+
+    async def turns() -> None:
+        options = cli_options(stub, tmp_path, mcp_servers={"calc": calculator()})
+        async with sdk().ClaudeSDKClient(options) as connected:
+            await connected.query("ADD one")
+            await connected.query("hello two")
+            async for message in connected.receive_messages():
+                if isinstance(message, sdk().ResultMessage):
+                    delivered()
+                    if len(of(server, "invoke_agent")) == 2:
+                        return
+
+    asyncio.run(turns())
+    delivered()
+    first, second = of(server, "invoke_agent")
+    assert [json.loads(run["loopscope.run.input"]) for run in (first, second)] == ["ADD one", "hello two"]
+    assert first["loopscope.run.outcome"] == second["loopscope.run.outcome"] == "completed"
+    assert json.loads(first["loopscope.run.final_answer"]) == "It is 3"
+    assert json.loads(second["loopscope.run.final_answer"]) in ("It is 3", "Fine.")
+
+
 def test_a_limit_of_the_sdk(server: Server, configure: Configure, stub: StubServer, tmp_path: Path) -> None:
     """error_max_turns is the outcome `limit`; the exception reaches the host as it does without us."""
 
@@ -352,7 +438,7 @@ def test_a_cli_that_is_not_there(server: Server, configure: Configure, stub: Stu
     with pytest.raises(sdk().CLIConnectionError):
         asyncio.run(messages(options))
     with pytest.raises(sdk().CLIConnectionError):
-        asyncio.run(ClaudeSDKClient(options).connect("hello"))
+        asyncio.run(sdk().ClaudeSDKClient(options).connect("hello"))
     delivered()
     runs = of(server, "invoke_agent")
     assert [run["loopscope.run.outcome"] for run in runs] == ["failed", "failed"]

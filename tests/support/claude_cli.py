@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from loopscope.stub import Ask, StubServer, ToolCall, Turn, call, say
+from loopscope.stub import Ask, Pacing, StubServer, ToolCall, Turn, call, say
 
 MODEL = "claude-sonnet-4-6"
 SCRIPT = "cli"
@@ -33,9 +33,12 @@ def behave(ask: Ask) -> Turn:
     if "SUBTASK" in said:
         return call("mcp__calc__add", a=5, b=6)
     if "DELEGATE" in said:
+        later = "LATER" in said
         return call(
-            "Agent", "I ask.", description="d", prompt="SUBTASK", subagent_type="helper", run_in_background=False
+            "Agent", "I ask.", description="d", prompt="SUBTASK", subagent_type="helper", run_in_background=later
         )
+    if "SLOWLY" in said:
+        return say("word " * 400, pacing=Pacing(chunk_delay=0.2))
     if "ADD TWICE" in said:
         adds = (ToolCall("mcp__calc__add", {"a": 1, "b": 2}), ToolCall("mcp__calc__add", {"a": 3, "b": 4}))
         return Turn(text="Adding.", tool_calls=adds)

@@ -84,6 +84,10 @@ class Loop:
         self._call: _Call | None = None
         self._tools: dict[str, _Tool] = {}
         self._ready = time.perf_counter_ns()
+        self.sent_at = self._ready
+        """Clock (`time.perf_counter_ns()`) of the prompt."""
+        self.last_ready = 0
+        """The same, when the last LLM call had its input; 0 before the first."""
 
     # --- messages ---
 
@@ -123,16 +127,18 @@ class Loop:
         elif kind == "message_delta" and self._call is not None:
             call = self._call
             call.last = time.perf_counter_ns()
-            if isinstance(usage := event.get("usage"), dict):
-                known = {name: value for name, value in cast("dict[str, Any]", usage).items() if value is not None}
-                call.usage = (call.usage or {}) | known
-                call.output_known = "output_tokens" in known
             delta = event.get("delta")
             stop = cast("dict[str, Any]", delta).get("stop_reason") if isinstance(delta, dict) else None
             if isinstance(stop, str):
                 call.stop_reason = stop
+            usage = event.get("usage")
+            # Of a message that was interrupted the CLI makes up an end: no stop reason, and the placeholder again.
+            if isinstance(usage, dict) and isinstance(stop, str):
+                known = {name: value for name, value in cast("dict[str, Any]", usage).items() if value is not None}
+                call.usage = (call.usage or {}) | known
+                call.output_known = "output_tokens" in known
         elif kind == "message_stop":
-            self.end_call()
+            self.end_call(broken=True)
 
     def user(self, raw: Mapping[str, Any]) -> list[tuple[str, object, bool]]:
         """Results of tools, or a prompt. Gives the tool calls that ended: id, content, whether it is an error."""
@@ -145,20 +151,22 @@ class Loop:
                 failed = block.get("is_error") is True
                 self._tool_ended(call_id, block.get("content"), failed=failed)
                 ended.append((call_id, block.get("content"), failed))
-        if not self._tools:
+        if results and not self._tools:
             self.end_call()
         self._ready = time.perf_counter_ns()
         return ended
 
     # --- the ends ---
 
-    def end_call(self, stop_reason: str | None = None) -> None:
-        """The model's message is complete."""
+    def end_call(self, stop_reason: str | None = None, *, broken: bool = False) -> None:
+        """The model's message is complete, or `broken` off."""
         call, self._call = self._call, None
         if call is None:
             return
         stop = call.stop_reason or stop_reason
         attributes: dict[str, Any] = {at.COST_SOURCE: "summary"}
+        if broken and stop is None:
+            attributes[at.PARTIAL] = True
         if isinstance(call.message_id, str):
             attributes[at.RESPONSE_ID] = call.message_id
         if stop is not None:
@@ -176,11 +184,9 @@ class Loop:
             call.recording.payload.bodies[at.RESPONSE_BODY] = _message(call)
         runtime.end(call.recording, call.last)
 
-    def close(self) -> None:
-        """The loop is over. A tool call without a result broke off; an LLM call keeps what had arrived."""
-        if self._call is not None and self._call.stop_reason is None:
-            self._call.recording.set({at.PARTIAL: True})
-        self.end_call()
+    def close(self, *, broken: bool) -> None:
+        """The loop is over. A tool call without a result broke off; so did the LLM call when the loop is `broken`."""
+        self.end_call(broken=broken)
         for call_id, tool in self._tools.items():
             toolcalls.closed(call_id)
             tool.recording.set({at.PARTIAL: True})
@@ -204,6 +210,7 @@ class Loop:
         attributes[at.RESPONSE_MODEL] = model
         recording = self._start(f"chat {model}", CLIENT, attributes)
         recording.began(self._ready)
+        self.last_ready = self._ready
         runtime.announce(recording, heartbeat=False)
         self._call = _Call(recording, message_id, model)
         return self._call

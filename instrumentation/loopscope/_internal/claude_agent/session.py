@@ -21,7 +21,7 @@ from loopscope._internal.runs import Run
 from loopscope_schemas import attributes as at
 
 from .loops import Loop, text_of
-from .results import ending_of
+from .results import Ending, ending_of
 from .usage import COST_NOISE_USD, ModelUsage, Tokens, attributes_of, by_model, number, provider_of, remainders, since
 
 _CONFIG = (
@@ -50,6 +50,7 @@ class Session:
         self._options = options
         self._one_run = one_run
         self._provider = _provider(options)
+        self._resumed = bool(getattr(options, "resume", None) or getattr(options, "continue_conversation", False))
         self._main: Loop | None = None
         self._waiting: deque[Loop] = deque()
         self._agents: dict[str, Loop] = {}
@@ -113,13 +114,13 @@ class Session:
         """The connection is over; so is everything that is still open on it."""
         self._agents_done()
         for agent in self._agents.values():
-            self._retire(agent)
+            self._retire(agent, broken=True)
             agent.run.finish(GeneratorExit())
         self._agents.clear()
         self._tasks.clear()
         while self._main is not None:
             main = self._main
-            self._retire(main)
+            self._retire(main, broken=error is not None and main.run.stated_outcome is None)
             main.run.finish(error)
             self._main = self._waiting.popleft() if self._waiting else None
 
@@ -281,8 +282,8 @@ class Session:
         for call_id in list(self._done):
             self._agent_ended(call_id, None, failed=False)
 
-    def _retire(self, loop: Loop) -> None:
-        loop.close()
+    def _retire(self, loop: Loop, *, broken: bool = False) -> None:
+        loop.close(broken=broken)
         for model, tokens in loop.visible.items():
             self._seen[model] = self._seen[model].plus(tokens) if model in self._seen else tokens
         loop.visible.clear()
@@ -291,26 +292,25 @@ class Session:
         main = self._current()
         if main is None:
             return
-        stop = raw.get("stop_reason")
-        main.end_call(stop if isinstance(stop, str) else None)
+        stop, ending = raw.get("stop_reason"), ending_of(raw)
+        main.end_call(stop if isinstance(stop, str) else None, broken=ending.outcome == "partial")
         self._settle(raw, main)
-        ending, run, recording = ending_of(raw), main.run, main.run.recording
-        run.outcome(ending.outcome)
-        if ending.answer is not None:
-            run.final_answer = ending.answer
-        if recording is not None:
-            if ending.limit is not None:
-                recording.set({at.RUN_LIMIT_HIT: ending.limit})
-            if ending.error is not None:
-                recording.payload.failed = ending.error
-                recording.set({at.ERROR_TYPE: ending.error_type, at.ERROR_CLASS: ending.error_class})
+        _put_ending(main.run, ending)
         self._agents_done()
-        if not self._one_run:
-            self._retire(main)
-            run.finish()
-            self._main = self._waiting.popleft() if self._waiting else None
-            if self._main is not None:
-                self._main.asked()
+        if self._one_run:
+            return
+        self._retire(main)
+        main.run.finish()
+        self._main = None
+        while self._waiting and self._main is None:
+            loop = self._waiting.popleft()
+            if raw.get("queued_turn_count") == 0 and loop.sent_at < main.last_ready:
+                # Nothing waits, and the model was asked again after this prompt was sent: it went along.
+                _put_ending(loop.run, ending)
+                loop.run.finish()
+            else:
+                self._main = loop
+                loop.asked()
 
     def _settle(self, raw: Mapping[str, Any], main: Loop) -> None:
         """What was reported since the last result, less what the calls carry: one span a model, with its cost."""
@@ -319,21 +319,26 @@ class Session:
             for model, tokens in loop.visible.items():
                 visible[model] = visible[model].plus(tokens) if model in visible else tokens
             loop.visible.clear()
-        now = by_model(raw.get("modelUsage"))
+        now, total = by_model(raw.get("modelUsage")), number(raw.get("total_cost_usd"))
         stated = raw.get("model_usage_since_last_result")
-        used = by_model(stated) if isinstance(stated, dict) else since(now, self._reported)
+        # A resumed session's figures go on from those of earlier processes, whose runs have them already.
+        unknown_before = self._resumed and not self._reported and self._reported_cost is None
+        if isinstance(stated, dict):
+            used, unnamed = by_model(stated), 0.0
+        elif unknown_before:
+            used, unnamed = {}, 0.0
+        else:
+            used = since(now, self._reported)
+            before = self._reported_cost or 0.0
+            spent = None if total is None else total - before if total >= before else total
+            unnamed = 0.0 if spent is None else spent - sum(usage.cost_usd or 0.0 for usage in used.values())
         self._reported = now or self._reported
-        total = number(raw.get("total_cost_usd"))
-        spent = total
-        if total is not None and self._reported_cost is not None and total >= self._reported_cost:
-            spent = total - self._reported_cost
         self._reported_cost = total if total is not None else self._reported_cost
-        named = sum(usage.cost_usd or 0.0 for usage in used.values())
         for model, usage in remainders(used, visible).items():
             self._summary(main, model, usage)
-        if spent is not None and abs(spent - named) > COST_NOISE_USD:
+        if unnamed > COST_NOISE_USD:
             # The total is what the owner is told; what no model accounts for is not left out.
-            self._summary(main, None, ModelUsage(Tokens(), spent - named))
+            self._summary(main, None, ModelUsage(Tokens(), unnamed))
 
     def _summary(self, main: Loop, model: str | None, usage: ModelUsage) -> None:
         active, run = runtime.active(), main.run
@@ -359,6 +364,20 @@ class Session:
         """The connection broke: whoever waits for an answer will be told."""
         if not self._one_run and isinstance(error, BaseException):
             self.ended(error)
+
+
+def _put_ending(run: Run, ending: Ending) -> None:
+    recording = run.recording
+    run.outcome(ending.outcome)
+    if ending.answer is not None:
+        run.final_answer = ending.answer
+    if recording is None:
+        return
+    if ending.limit is not None:
+        recording.set({at.RUN_LIMIT_HIT: ending.limit})
+    if ending.error is not None:
+        recording.payload.failed = ending.error
+        recording.set({at.ERROR_TYPE: ending.error_type, at.ERROR_CLASS: ending.error_class})
 
 
 def _plain(value: Any) -> Any:
