@@ -1,6 +1,6 @@
 # Everything sets itself up: a virtual environment in .venv from requirements.lock. Needs Python 3.11+.
 
-.PHONY: demo test check up bench lock setup clean
+.PHONY: demo test test-claude-agent check up bench lock setup clean
 
 demo: setup  ## Collector, engine, dashboards and real agent runs; prints the dashboard's address and stays up
 	.venv/bin/loopscope demo
@@ -13,6 +13,10 @@ check: setup  ## Format, lint, types (strict), layers
 	.venv/bin/ruff check .
 	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports
+
+test-claude-agent: setup  ## Tests of claude-agent-sdk with its real CLI; installs 400 MB the first time
+	.venv/bin/python -c "import claude_agent_sdk" 2>/dev/null || .venv/bin/python -m pip install "claude-agent-sdk>=0.2"
+	.venv/bin/python -m pytest -q tests/instrumentation/test_claude_agent.py
 
 up: setup  ## Collector, engine and dashboards, as a user starts them
 	.venv/bin/loopscope up

@@ -17,8 +17,10 @@ from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
 from ._internal.capture import CaptureMode
+from ._internal.claude_agent import instrument_claude_agent_sdk
 from ._internal.ledger import RunStats
 from ._internal.limits import Limits
+from ._internal.mcp import instrument_mcp
 from ._internal.rules import RedactionRule
 from ._internal.runs import Run, current_run, run
 from ._internal.steps import Step, event, route, step
@@ -43,6 +45,8 @@ __all__ = [
     "event",
     "flush",
     "instrument_anthropic",
+    "instrument_claude_agent_sdk",
+    "instrument_mcp",
     "route",
     "run",
     "shutdown",
@@ -76,7 +80,8 @@ def configure(
     limits: Limits | Mapping[str, float | int | str] | None = None,
     disabled: bool | None = None,
 ) -> None:
-    """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
+    """Start recording: instrument the anthropic SDK, claude-agent-sdk and MCP, and send to the collector. Again: change
+    the settings.
 
     Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
     lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
@@ -114,13 +119,15 @@ def configure(
             "disabled": disabled,
         }
     )
-    if _runtime.active() is not None:
+    if _runtime.configured() is not None:
         _instrument()
 
 
 def _instrument() -> None:
     """Everything that records or carries runs along; also in a process that was handed its configuration."""
     instrument_anthropic()
+    instrument_claude_agent_sdk()
+    instrument_mcp()
     _propagation.install()
 
 

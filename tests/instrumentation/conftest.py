@@ -31,6 +31,8 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     loopscope.shutdown(0.0)
     loopscope.instrument_anthropic().undo()
+    loopscope.instrument_claude_agent_sdk().undo()
+    loopscope.instrument_mcp().undo()
     assert runtime.active() is None
 
 

@@ -12,6 +12,8 @@ _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 
 
 _IS_CALL: Final = "kind = 'llm'"
+_HAS_USAGE: Final = "kind IN ('llm', 'usage')"
+"""Calls, and what an agent's framework reports beyond the calls that it tells of."""
 _IS_DONE_CALL: Final = "kind = 'llm' AND end_time IS NOT NULL"
 # Every argMin has a plain number as its key and a plain column as its value: tuples are ten times as slow.
 TOTALS: Final[Mapping[str, str]] = {
@@ -63,12 +65,14 @@ TOTALS: Final[Mapping[str, str]] = {
     "open_spans": "countIf(end_time IS NULL)",
     "spans": "count()",
     **{
-        name: f"sumIf({name}, {_IS_CALL})"
+        name: f"sumIf({name}, {_HAS_USAGE})"
         for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "thinking_tokens")
     },
-    "cost": f"sumIf(cost_usd, {_IS_CALL})",
-    "unknown_costs": f"countIf({_IS_DONE_CALL} AND cost_usd IS NULL AND NOT "
-    "(status = 'error' AND input_tokens IS NULL AND output_tokens IS NULL AND NOT partial))",
+    "cost": f"sumIf(cost_usd, {_HAS_USAGE})",
+    "unknown_costs": f"countIf({_IS_DONE_CALL} AND cost_usd IS NULL AND cost_source != 'summary' AND NOT "
+    "(status = 'error' AND input_tokens IS NULL AND output_tokens IS NULL AND NOT partial))"
+    # Calls whose cost is told by a summary: unknown until that has come, as long as the run is open or when it broke.
+    f" + if(countIf(kind = 'usage') = 0, countIf({_IS_DONE_CALL} AND cost_source = 'summary'), 0)",
     "models": f"arraySort(groupUniqArrayIf(if(model = '', request_model, model), {_IS_CALL} "
     "AND (model != '' OR request_model != '')))",
     "max_context": f"maxIf(input_tokens, {_IS_CALL})",

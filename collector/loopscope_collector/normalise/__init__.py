@@ -96,7 +96,7 @@ def single_spans(record: QueueRecord) -> Iterator[tuple[str, str, bytes]]:
 def _row(span: Span, origin: Origin, batch: Batch, context: Context, received_at: int, marker: bool) -> SpanRow:
     draft = draft_of(span, origin, batch, context, received_at, marker=marker)
     (loopscope if origin.dialect == loopscope.NAME else genai).translate(draft)
-    if draft.columns["kind"] == "llm" and "end_time" in draft.columns:
+    if draft.columns["kind"] in ("llm", "usage") and "end_time" in draft.columns:
         put_cost(draft)
     finish(draft)
     return SpanRow(**draft.columns)

@@ -1,7 +1,7 @@
 """Usage and cost of an LLM call: what the provider's own usage adds, and the cost recomputed. Pure."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -9,6 +9,9 @@ from loopscope_collector.normalise.fields import count, small_count
 from loopscope_collector.normalise.spans import Draft
 from loopscope_schemas import attributes as at
 from loopscope_schemas.prices import TokenUsage
+
+SUMMARY: Final = "summary"
+"""Cost source of a call whose cost stands on a `usage_summary` span: pricing it again would count it twice."""
 
 
 def put_cost(draft: Draft) -> None:
@@ -20,6 +23,13 @@ def put_cost(draft: Draft) -> None:
     sender = columns.get("reported_cost_usd")
     said_by = draft.rest.get(at.PRICE_VERSION)
     cost, version = _cost(draft, raw)
+    if columns["kind"] == "usage":
+        # What calls that were not told of used: their sum cannot be priced call by call, only as it was reported.
+        cost = None
+    elif draft.rest.get(at.COST_SOURCE) == SUMMARY and sender is None:
+        del draft.rest[at.COST_SOURCE]
+        columns["cost_source"] = SUMMARY
+        return
     if cost is not None:
         columns["cost_usd"], columns["cost_source"], columns["price_version"] = cost, "computed", version
         if sender is not None and sender != cost:

@@ -46,6 +46,7 @@ _KINDS: Final = {
     "execute_tool": "tool",
     "invoke_agent": "run",
     "invoke_workflow": "run",
+    "usage_summary": "usage",
 }
 _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 _UNKNOWN_SERVICE: Final = "unknown_service"

@@ -46,9 +46,10 @@ def error_class_of(error: BaseException) -> str:
     and time-out errors, plain programming errors."""
     if not isinstance(error, Exception) or type(error).__name__ == "CancelledError":
         return CANCELLED
-    status = getattr(error, "status_code", None)
-    if isinstance(status, int) and status >= 400:
-        return class_of_status(status)
+    for name in ("status_code", "api_error_status"):  # the latter of claude-agent-sdk's ResultError
+        status = getattr(error, name, None)
+        if isinstance(status, int) and status >= 400:
+            return class_of_status(status)
     if any(cls.__name__ in _TRANSIENT_CLASSES for cls in type(error).__mro__):
         return TRANSIENT
     if isinstance(error, TimeoutError | ConnectionError):

@@ -339,7 +339,8 @@ class Pipeline:
                 attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
             self._breathe(payload.size)
-        if at.USAGE_RAW in attributes:
+        # A source that is stated already: a cost that somebody reported, or that stands on another span.
+        if at.USAGE_RAW in attributes and at.COST_SOURCE not in attributes:
             attributes |= self._cost(attributes, recording.start)
             self._breathe(payload.size)
         if payload.settled is not None:

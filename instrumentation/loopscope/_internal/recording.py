@@ -151,9 +151,11 @@ class Recording:
     def open(self) -> bool:
         return self.end_time == 0
 
-    def now(self) -> int:
-        """Unix ns by this span's own clock: the wall clock at its start, monotonic since."""
-        return self.start.start_time + time.perf_counter_ns() - self._clock
+    def now(self, at_clock: int | None = None) -> int:
+        """Unix ns by this span's own clock: the wall clock at its start, monotonic since. Or of an earlier
+        `time.perf_counter_ns()`."""
+        passed = (time.perf_counter_ns() if at_clock is None else at_clock) - self._clock
+        return self.start.start_time + max(passed, 0)
 
     def close(self, at_time: int | None = None) -> bool:
         """End now, or at a time in Unix ns; False when it had ended before."""
@@ -161,6 +163,11 @@ class Recording:
             return False
         self.end_time = at_time or self.now()
         return True
+
+    def began(self, at_clock: int) -> None:
+        """It began earlier than it was noticed, at this `time.perf_counter_ns()`. Before it is announced only."""
+        self.start = self.start._replace(start_time=self.start.start_time - self._clock + at_clock)
+        self._clock = at_clock
 
     def set(self, attributes: Mapping[str, Any]) -> None:
         self.payload.attributes.update(attributes)

@@ -303,6 +303,16 @@ class Run:
             scope.leave(self._scope, self._outer)
 
     @property
+    def recording(self) -> Recording | None:
+        """The run's span, for Loopscope's own instrumentations; None when the run is not recorded."""
+        return self._recording
+
+    @property
+    def stated_outcome(self) -> str | None:
+        """The outcome that was set so far."""
+        return self._outcome
+
+    @property
     def scope(self) -> scope.Scope | None:
         """Where code of this run is; None when the run is not recorded."""
         return self._scope

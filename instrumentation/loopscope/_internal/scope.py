@@ -140,6 +140,19 @@ def entered(inside: Scope, outer: Scope | None, frame: FrameType | None) -> Scop
     return inside
 
 
+def put(inside: Scope | None) -> Scope | None:
+    """Make a place current for some code, as it stands; what to give to `put_back` afterwards, in the same context."""
+    around, outer = current.get(), here()
+    if inside is not None:
+        current.set(entered(inside, outer, None))
+    return around
+
+
+def put_back(around: Scope | None) -> None:
+    """Undo `put`."""
+    current.set(around)
+
+
 def left(inside: Scope) -> None:
     """The generator that `inside` is anchored to, if it is, has left it."""
     anchor = inside.anchor

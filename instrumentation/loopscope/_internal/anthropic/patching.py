@@ -11,17 +11,14 @@ not recorded, once logged, and the rest works.
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.util
-import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
-from importlib.machinery import ModuleSpec
 from types import ModuleType, TracebackType
 from typing import Any
 
 from loopscope._internal import guard
+from loopscope._internal.imports import AfterImport
 
 from .calls import LLMCall, begin_call, begin_outside
 from .stopping import StoppedCall
@@ -38,7 +35,7 @@ class Instrumentation:
     def __init__(self) -> None:
         self._active = True
         self._originals: list[tuple[type, str, Any, Any]] = []
-        self._finder: _AfterImport | None = None
+        self._imports = AfterImport({_TARGET: self.apply})
 
     @property
     def active(self) -> bool:
@@ -52,8 +49,7 @@ class Instrumentation:
             self._active = False
             if _installed is self:
                 _installed = None
-            if self._finder is not None and self._finder in sys.meta_path:
-                sys.meta_path.remove(self._finder)
+            self._imports.remove()
             for owner, name, original, wrapper in reversed(self._originals):
                 # Where somebody wrapped our wrapper, it must stay; it passes everything through from now on.
                 if owner.__dict__.get(name) is wrapper:
@@ -239,59 +235,7 @@ class Instrumentation:
 
     def when_imported(self) -> None:
         """Wrap now if the SDK is imported, else as soon as the host imports it."""
-        module = sys.modules.get(_TARGET)
-        if module is not None and hasattr(module, "AsyncAPIClient"):
-            self.apply(module)
-        else:
-            self._finder = _AfterImport(self)
-            sys.meta_path.insert(0, self._finder)
-
-
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Notices the import of the SDK's client module; finds nothing itself."""
-
-    def __init__(self, instrumentation: Instrumentation) -> None:
-        self._instrumentation = instrumentation
-        self._looking = False
-
-    def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002
-        target: ModuleType | None = None,  # noqa: ARG002
-    ) -> ModuleSpec | None:
-        if fullname != _TARGET or self._looking:
-            return None
-        self._looking = True
-        try:
-            spec = importlib.util.find_spec(fullname)
-        finally:
-            self._looking = False
-        if spec is not None and isinstance(spec.loader, importlib.abc.Loader):
-            spec.loader = _Loader(spec.loader, self._instrumentation)
-        return spec
-
-
-class _Loader(importlib.abc.Loader):
-    """The module's own loader; when it has done its work, the module is wrapped and this one steps aside."""
-
-    def __init__(self, loader: importlib.abc.Loader, instrumentation: Instrumentation) -> None:
-        self._loader = loader
-        self._instrumentation = instrumentation
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._loader
-        module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        if self._instrumentation.active:
-            self._instrumentation.apply(module)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+        self._imports.install()
 
 
 def instrument_anthropic() -> Instrumentation:
