@@ -51,6 +51,35 @@ def test_a_finished_run(world: Any) -> None:
     assert (found["trace_id"], found["parent_run_id"]) == (run.spans[0].trace_id.hex(), None)
 
 
+def test_a_count_of_tokens_changes_no_total(world: Any) -> None:
+    """It is a span of the run, and no LLM call of it."""
+    run = support_run()
+    world.write(record(run.spans))
+    before = world.run(run.run_id)
+    begun = run.spans[0].start_time_unix_nano
+    counted = span("count_tokens", trace=run.spans[0].trace_id, start=begun + 1_000, end=begun + 2_000)
+    request = b'{"model": "claude-sonnet-4-6", "messages": [{"role": "user", "content": "long"}]}'
+    put(
+        counted,
+        {
+            at.OPERATION_NAME: "count_tokens",
+            at.RUN_ID: run.run_id,
+            at.REQUEST_MODEL: "claude-sonnet-4-6",
+            at.USAGE_INPUT_TOKENS: 1_000_000,
+            at.REQUEST_BODY: request,
+            at.RESPONSE_BODY: b'{"input_tokens": 1000000}',
+        },
+    )
+    world.write(record([counted]))
+    found = world.run(run.run_id)
+    assert found["spans"] == before["spans"] + 1
+    differing = {name for name in before if found[name] != before[name]}
+    assert differing <= {"spans", "last_seen_at"}, differing
+    assert world.rows("SELECT kind, input_tokens FROM db.spans WHERE operation = 'count_tokens'") == [
+        ("other", 1_000_000)
+    ]
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5])
 def test_any_order_of_arrival(world: Any, order: tuple[int, ...]) -> None:
     """Span by span, each its own segment, and each twice: the same run."""

@@ -24,7 +24,9 @@ from .calls import LLMCall, begin_call, begin_outside
 from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
-_current: ContextVar[LLMCall | None] = ContextVar("loopscope_anthropic_call", default=None)
+_OUTSIDE: Any = object()
+"""No call of the SDK is under way; None is one that is not recorded."""
+_current: ContextVar[Any] = ContextVar("loopscope_anthropic_call", default=_OUTSIDE)
 _lock = threading.Lock()
 _installed: Instrumentation | None = None
 
@@ -92,6 +94,12 @@ class Instrumentation:
         setattr(owner, name, wrapper)
         self._originals.append((owner, name, original, wrapper))
 
+    @guard.guarded
+    def _under_way(self) -> LLMCall | None:
+        """The recorded call that the running code is part of."""
+        call = _current.get()
+        return call if self._active and call is not _OUTSIDE else None
+
     def _request(self, original: Any) -> Any:
         @functools.wraps(original)
         def request(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -100,8 +108,6 @@ class Instrumentation:
             call = begin_call(client, args, kwargs)
             if isinstance(call, StoppedCall):
                 return call.answer(client, args, kwargs)
-            if call is None and _current.get() is None:
-                return original(client, *args, **kwargs)
             # Also for a request that is no LLM call, so that it is not taken for an attempt of one around it.
             token = _current.set(call)
             try:
@@ -126,8 +132,6 @@ class Instrumentation:
             call = begin_call(client, args, kwargs)
             if isinstance(call, StoppedCall):
                 return await call.answer_async(client, args, kwargs)
-            if call is None and _current.get() is None:
-                return await original(client, *args, **kwargs)
             token = _current.set(call)
             try:
                 result = await original(client, *args, **kwargs)
@@ -146,7 +150,7 @@ class Instrumentation:
     def _attempt_request(self, original: Any) -> Any:
         @functools.wraps(original)
         def _attempt_request(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = begin_outside(client, args, kwargs) if self._active and _current.get() is None else None
+            call = begin_outside(client, args, kwargs) if self._active and _current.get() is _OUTSIDE else None
             if call is None:
                 return original(client, *args, **kwargs)
             token = _current.set(call)
@@ -165,7 +169,7 @@ class Instrumentation:
     def _async_attempt_request(self, original: Any) -> Any:
         @functools.wraps(original)
         async def _attempt_request(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = begin_outside(client, args, kwargs) if self._active and _current.get() is None else None
+            call = begin_outside(client, args, kwargs) if self._active and _current.get() is _OUTSIDE else None
             if call is None:
                 return await original(client, *args, **kwargs)
             token = _current.set(call)
@@ -185,7 +189,7 @@ class Instrumentation:
         @functools.wraps(original)
         def _build_request(client: Any, *args: Any, **kwargs: Any) -> Any:
             request = original(client, *args, **kwargs)
-            call = _current.get() if self._active else None
+            call = self._under_way()
             if call is not None:
                 call.attempt(client, request, args[0] if args else kwargs.get("options"))
             return request
@@ -195,7 +199,7 @@ class Instrumentation:
     def _should_retry(self, original: Any) -> Any:
         @functools.wraps(original)
         def _should_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = _current.get() if self._active else None
+            call = self._under_way()
             if call is not None:
                 call.refused(args[0] if args else kwargs.get("response"))
             return original(client, *args, **kwargs)
@@ -206,7 +210,7 @@ class Instrumentation:
         @functools.wraps(original)
         def _calculate_retry_timeout(client: Any, *args: Any, **kwargs: Any) -> Any:
             delay = original(client, *args, **kwargs)
-            call = _current.get() if self._active else None
+            call = self._under_way()
             if call is not None:
                 call.retrying(delay)
             return delay
@@ -216,7 +220,7 @@ class Instrumentation:
     def _process_response(self, original: Any) -> Any:
         @functools.wraps(original)
         def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = _current.get() if self._active else None
+            call = self._under_way()
             if call is not None:
                 call.answered(kwargs.get("response"))
             return original(client, *args, **kwargs)
@@ -226,7 +230,7 @@ class Instrumentation:
     def _async_process_response(self, original: Any) -> Any:
         @functools.wraps(original)
         async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = _current.get() if self._active else None
+            call = self._under_way()
             if call is not None:
                 call.answered(kwargs.get("response"))
             return await original(client, *args, **kwargs)
