@@ -149,6 +149,7 @@ SPAN_FIELDS: Final[Mapping[str, tuple[str, Reader]]] = {
     at.USAGE_CACHE_WRITE_TOKENS: ("cache_write_tokens", count),
     at.USAGE_REASONING_TOKENS: ("thinking_tokens", count),
     at.USAGE_RAW: ("usage_raw", json_text),
+    at.SERVICE_TIER: ("service_tier", text),
     at.COST_USD: ("reported_cost_usd", usd),
     at.TOOL_NAME: ("tool", text),
     at.TOOL_CALL_ID: ("call_id", text),
