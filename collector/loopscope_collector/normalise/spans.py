@@ -51,8 +51,8 @@ _KINDS: Final = {
     "create_batch": "batch",
     "limit": "limit",
 }
-"""Operation -> kind. Only `llm` and `tool` are calls: a count, a batch that was handed in or the answer of a limit costs
-nothing and is no turn."""
+"""Operation -> kind. Only `llm` and `tool` are calls: a count, a batch that was handed in and the answer of a limit cost
+nothing and are no turns."""
 _RUN_OPERATIONS: Final = frozenset(name for name, kind in _KINDS.items() if kind == "run")
 _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 _UNKNOWN_SERVICE: Final = "unknown_service"
