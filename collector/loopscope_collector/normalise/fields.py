@@ -180,6 +180,7 @@ SPAN_ALIASES: Final[Mapping[str, tuple[str, Reader]]] = {
     at.USAGE_CACHE_READ_TOKENS_LEGACY: ("cache_read_tokens", count),
     at.ANTHROPIC_STOP_REASON: ("stop_reason", stop_reason),
     at.ANTHROPIC_CACHE_WRITE_1H_TOKENS: ("cache_write_1h_tokens", count),
+    at.ANTHROPIC_SERVICE_TIER: ("service_tier", text),
     at.ENDUSER_ID: ("user_id", text),
 }
 """Other names for a column: read where the first name is absent, in this order."""

@@ -51,7 +51,7 @@ _KINDS: Final = {
     "create_batch": "batch",
     "limit": "limit",
 }
-"""Operation -> kind. Only `llm` and `tool` are calls: a count, a batch that was handed in and the answer of a limit cost
+"""Operation -> kind. Only `llm` and `tool` are calls: a count, a batch that was handed in and a limit's answer cost
 nothing and are no turns."""
 _RUN_OPERATIONS: Final = frozenset(name for name, kind in _KINDS.items() if kind == "run")
 _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
