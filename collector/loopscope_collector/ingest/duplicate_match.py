@@ -2,7 +2,8 @@
 
 Two instrumentations on one call are two spans that cover the same time. The provider's id tells that they are one call,
 whatever their traces. Where one of them has no id (a call that failed, a stream that was given up), it is the span
-inside or beside it in the same trace, with the same model. One instrumentation never records a call twice: ids repeat
+inside or beside it in the same trace, with the same model. Where two that failed are in different traces, it is the one
+that covers the other and began with it. One instrumentation never records a call twice: ids repeat
 only where answers come out of a cache, so that of one scope two spans are always two calls.
 """
 
@@ -14,6 +15,12 @@ from typing import Final
 LOOPSCOPE: Final = "loopscope"
 LATEST_START_NS: Final = 2_000_000_000
 """Hooks around one call begin within moments of each other; asked of pairs that no id confirms."""
+LATEST_START_ELSEWHERE_NS: Final = 250_000_000
+"""The same of pairs that no trace confirms either."""
+EDGE_NS: Final = 5_000_000
+"""The outer hook begins first and ends last, but for what clocks and threads do."""
+MOST_OPEN: Final = 256
+"""Calls of a moment that one is compared with: an outage with thousands at once must not hold up ingest."""
 
 SpanKey = tuple[str, str]
 """Trace and span id."""
@@ -38,6 +45,9 @@ class Recording:
     end: int
     has_content: bool
     has_usage: bool
+    is_error: bool = False
+    pid: str = ""
+    """Of the recording process, where its resource says so."""
     duplicate_of: str = ""
     duplicate_of_run: str = ""
 
@@ -103,17 +113,30 @@ def _pairs(
             relation = _relation(one, other, parents)
             if relation:
                 yield (relation, _apart(one, other)), one, other
+    failed = [item for item in recordings if item.kind == "llm" and item.is_error and not item.provider_id]
+    for one, other in _overlapping(failed):
+        if one.trace_id != other.trace_id and one.models & other.models and _is_hooked_with(one, other):
+            yield (3, _apart(one, other)), one, other
 
 
 def _overlapping(recordings: Iterable[Recording]) -> Iterator[tuple[Recording, Recording]]:
     """Pairs of different sources that share a moment."""
     open_: list[Recording] = []
     for item in sorted(recordings, key=lambda item: (item.start, item.key)):
-        open_ = [other for other in open_ if other.end >= item.start]
+        open_ = [other for other in open_[-MOST_OPEN:] if other.end >= item.start]
         for other in open_:
             if other.source != item.source:
                 yield other, item
         open_.append(item)
+
+
+def _is_hooked_with(one: Recording, other: Recording) -> bool:
+    """Whether both were around one call of one process, as far as times tell; `one` began first."""
+    if one.pid and other.pid and one.pid != other.pid:
+        return False
+    return other.start - one.start <= LATEST_START_ELSEWHERE_NS and (
+        other.end <= one.end + EDGE_NS or other.start - one.start <= EDGE_NS
+    )
 
 
 def _apart(one: Recording, other: Recording) -> int:

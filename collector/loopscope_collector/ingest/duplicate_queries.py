@@ -9,6 +9,7 @@ from typing import Final
 
 from loopscope_collector.ingest.duplicate_match import LOOPSCOPE
 from loopscope_collector.ingest.run_queries import literals
+from loopscope_schemas import attributes as at
 
 LEFT_ALONE: Final = "claude_code"
 """A dialect whose response id is that of the request: it would never meet another's, and is no call of the SDK."""
@@ -18,11 +19,12 @@ MAX_ROWS: Final = 200_000
 """A trace with more spans than a person could have made is not read to its end."""
 
 _IS_RECORDING: Final = f"kind IN ('llm', 'tool') AND end_time IS NOT NULL AND dialect != '{LEFT_ALONE}'"
-_COLUMNS: Final = """trace_id, span_id, parent_span_id, run_id, kind, dialect, scope,
+_COLUMNS: Final = f"""trace_id, span_id, parent_span_id, run_id, kind, dialect, scope,
     if(kind = 'llm', response_id, call_id) AS provider_id, request_model, model, toUInt16(day) AS day_number,
     toUnixTimestamp64Nano(start_time) AS start, ifNull(toUnixTimestamp64Nano(end_time), 0) AS ended,
     input_shape != '' OR output_shape != '' OR input_text != '' OR output_text != '' AS has_content,
     input_tokens IS NOT NULL OR output_tokens IS NOT NULL AS has_usage,
+    status = 'error' AS is_error, resource['{at.PROCESS_PID}'] AS pid,
     duplicate_of, duplicate_of_run"""
 
 
@@ -59,6 +61,19 @@ def recordings(
         f"WHERE {part} AND {_IS_RECORDING} AND {_between(since_ns, until_ns)}"
         for part in parts
     )
+    return _newest(selects)
+
+
+def failures(database: str, since_ns: int, until_ns: int) -> str:
+    """LLM calls that failed before there was an id. Of each span its newest version."""
+    return _newest(
+        f"SELECT {_COLUMNS}, version FROM {database}.spans_data "  # noqa: S608
+        f"WHERE kind = 'llm' AND response_id = '' AND status = 'error' AND {_IS_RECORDING} "
+        f"AND {_between(since_ns, until_ns)}"
+    )
+
+
+def _newest(selects: str) -> str:
     return f"SELECT * FROM ({selects}) ORDER BY version DESC LIMIT 1 BY trace_id, span_id LIMIT {MAX_ROWS}"  # noqa: S608
 
 
@@ -112,6 +127,10 @@ SELECT * FROM (
     SELECT 'trace' AS what, trace_id AS text, {times} FROM {table} AND kind = 'llm'
         AND trace_id IN (SELECT trace_id FROM {others} AND kind = 'llm')
     GROUP BY trace_id HAVING {two} AND countIf(response_id = '') > 0
+    UNION ALL
+    SELECT 'failure' AS what, '' AS text, {times} FROM {table}
+        AND kind = 'llm' AND response_id = '' AND status = 'error'
+    GROUP BY toStartOfHour(start_time) HAVING {two}
 ) ORDER BY first, what, text"""  # noqa: S608
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from loopscope_collector.ingest import duplicate_queries
-from loopscope_collector.ingest.duplicate_match import LOOPSCOPE, Recording, SpanKey, groups
+from loopscope_collector.ingest.duplicate_match import LATEST_START_NS, LOOPSCOPE, Recording, SpanKey, groups
 from loopscope_collector.ingest.duplicate_queries import LEFT_ALONE, MAX_ID_CHARS
 from loopscope_collector.store import Store
 from loopscope_schemas.rows import SpanRow
@@ -36,6 +36,8 @@ class Suspects:
     response_ids: set[str] = field(default_factory=set[str])
     call_ids: set[str] = field(default_factory=set[str])
     trace_ids: set[str] = field(default_factory=set[str])
+    failures: list[int] = field(default_factory=list[int])
+    """When calls began that failed before there was an id."""
     is_ours: bool = True
     """Whether Loopscope recorded them all."""
 
@@ -49,6 +51,8 @@ class Suspects:
             return
         if _is_id(row.response_id):
             self.response_ids.add(row.response_id)
+        elif row.status == "error":
+            self.failures.append(row.start_time)
         # With an id as well: the other recording may be the one without.
         self.trace_ids.add(row.trace_id)
 
@@ -84,6 +88,8 @@ class Duplicates:
             current.until = max(current.until, int(last))
             if what == "trace":
                 current.trace_ids.add(text)
+            elif what == "failure":
+                current.failures += [int(first), int(last)]
             elif _is_id(text):
                 (current.response_ids if what == "response" else current.call_ids).add(text)
         if current is not None:
@@ -101,6 +107,9 @@ class Duplicates:
         found = self._load(
             since, until, suspects.response_ids, call_ids=suspects.call_ids, trace_ids=suspects.trace_ids
         )
+        if suspects.failures:
+            first, last = min(suspects.failures) - LATEST_START_NS, max(suspects.failures) + LATEST_START_NS
+            found |= self._read(duplicate_queries.failures(self._store.database, max(0, first), min(_MAX_NS, last)))
         # Those of the traces have ids of their own, under which others may be known.
         more = {item.provider_id for item in found.values() if item.kind == "llm" and _is_id(item.provider_id)}
         found |= self._load(since, until, more - suspects.response_ids)
@@ -130,11 +139,11 @@ class Duplicates:
         found: dict[SpanKey, Recording] = {}
         for name, ids in (("response_ids", response_ids), ("call_ids", call_ids), ("trace_ids", trace_ids)):
             for chunk in _chunks(sorted(ids)):
-                sql = duplicate_queries.recordings(self._store.database, since, until, **{name: chunk})
-                for row in self._store.query(sql):
-                    item = _recording(row)
-                    found[item.key] = item
+                found |= self._read(duplicate_queries.recordings(self._store.database, since, until, **{name: chunk}))
         return found
+
+    def _read(self, sql: str) -> dict[SpanKey, Recording]:
+        return {item.key: item for item in map(_recording, self._store.query(sql))}
 
     def _parents(self, since: int, until: int, trace_ids: Iterable[str]) -> dict[SpanKey, str]:
         found: dict[SpanKey, str] = {}
@@ -172,9 +181,8 @@ def _wanted(
 
 
 def _recording(row: Sequence[Any]) -> Recording:
-    (trace, span, parent, run, kind, dialect, scope, id_, asked, answered, day, start, end, content, usage, *flags) = (
-        row
-    )
+    trace, span, parent, run, kind, dialect, scope, id_, asked, answered, day, start, end, *facts = row
+    content, usage, is_error, pid, duplicate_of, duplicate_of_run = facts[:6]
     return Recording(
         trace_id=trace,
         span_id=span,
@@ -190,8 +198,10 @@ def _recording(row: Sequence[Any]) -> Recording:
         end=int(end),
         has_content=bool(content),
         has_usage=bool(usage),
-        duplicate_of=flags[0],
-        duplicate_of_run=flags[1],
+        is_error=bool(is_error),
+        pid=pid,
+        duplicate_of=duplicate_of,
+        duplicate_of_run=duplicate_of_run,
     )
 
 

@@ -170,7 +170,24 @@ def test_an_id_of_a_request_is_no_id_of_an_answer(world: Any) -> None:
     assert world.rows("SELECT count() FROM db.calls WHERE duplicate_of IS NULL") == [(2,)]
 
 
-@pytest.mark.parametrize("arrangement", ["inside", "beside", "beside our run"])
+def test_failed_calls_of_different_processes(world: Any) -> None:
+    """At the same moment, but not of one process; or of one, but not at the same moment."""
+    for number, (pid, later) in enumerate([(2, 0), (1, 500_000_000)]):
+        one = foreign(f"a{number}", response_id=None, trace=f"a{number}", status=2, start=NOW + 9 * number * SECOND)
+        other = foreign(
+            f"b{number}",
+            response_id=None,
+            trace=f"b{number}",
+            status=2,
+            start=one.start_time_unix_nano + later,
+            end=one.end_time_unix_nano,
+        )
+        world.write(record([one], scope=NATIVE, resource={at.PROCESS_PID: 1}))
+        world.write(record([other], resource={at.PROCESS_PID: pid}))
+    assert world.rows("SELECT count() FROM db.calls WHERE duplicate_of IS NULL") == [(4,)]
+
+
+@pytest.mark.parametrize("arrangement", ["inside", "beside", "beside our run", "elsewhere"])
 def test_failed_calls_have_no_id(world: Any, arrangement: str) -> None:
     """Five at a time, each fails: the span around or beside it, of the same model, with the same times, is the same."""
     ours: list[Span] = []
@@ -181,12 +198,12 @@ def test_failed_calls_have_no_id(world: Any, arrangement: str) -> None:
         outer = foreign(
             f"other{number}", response_id=None, trace="t", parent="host", start=start, status=2, usage=False
         )
-        parent = {"inside": f"other{number}", "beside": "host", "beside our run": "our run"}[arrangement]
+        places = {"inside": f"other{number}", "beside": "host", "beside our run": "our run", "elsewhere": ""}
         inner = foreign(
             f"ours{number}",
             response_id=None,
-            trace="t",
-            parent=parent,
+            trace=f"ours{number}" if arrangement == "elsewhere" else "t",
+            parent=places[arrangement],
             start=start + 1_000,
             end=outer.end_time_unix_nano - 1_000,
             status=2,
