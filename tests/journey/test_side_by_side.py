@@ -106,7 +106,9 @@ def test_each_call_counts_once(place: Place, instrumentations: str, where: str) 
         "SELECT sum(llm_calls), sum(errors), sum(input_tokens), sum(output_tokens), sum(turns) FROM runs "
         "WHERE agent = {agent:String}"
     )
-    expected = [(ANSWERED + FAILED, FAILED, used["input"], used["output"], ANSWERED + FAILED)]
+    # Where OpenLLMetry's recording counts, so does its figure: of a stream it adds the placeholder of the beginning.
+    output = used["output"] + (1 if chosen[0] == "openllmetry" else 0)
+    expected = [(ANSWERED + FAILED, FAILED, used["input"], output, ANSWERED + FAILED)]
     eventually(expected, lambda: place.ask(totals, agent=name), 30)
     counted = "SELECT count() FROM calls WHERE agent = {agent:String} AND duplicate_of IS NULL"
     assert place.ask(counted, agent=name) == [(ANSWERED + FAILED,)]
