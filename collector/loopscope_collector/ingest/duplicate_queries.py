@@ -1,9 +1,10 @@
 """The SQL of duplicates: recordings that may be of the same call, and flagging. Statements only; used by `duplicates`.
 
-Ids of a provider are other people's text: they stand in statements as hex. All statements name the time of the calls,
-by which the store is sorted.
+Ids of a provider are other people's text: what is more than letters, digits and dashes stands in statements as hex,
+which takes the store twice as long to read. All statements name the time of the calls, by which the store is sorted.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -18,13 +19,14 @@ MAX_ID_CHARS: Final = 128
 MAX_ROWS: Final = 200_000
 """A trace with more spans than a person could have made is not read to its end."""
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
 _IS_RECORDING: Final = f"kind IN ('llm', 'tool') AND end_time IS NOT NULL AND dialect != '{LEFT_ALONE}'"
-_COLUMNS: Final = f"""trace_id, span_id, parent_span_id, run_id, kind, dialect, scope,
+_COLUMNS: Final = """trace_id, span_id, parent_span_id, run_id, kind, dialect, scope,
     if(kind = 'llm', response_id, call_id) AS provider_id, request_model, model, toUInt16(day) AS day_number,
     toUnixTimestamp64Nano(start_time) AS start, ifNull(toUnixTimestamp64Nano(end_time), 0) AS ended,
     input_shape != '' OR output_shape != '' OR input_text != '' OR output_text != '' AS has_content,
     input_tokens IS NOT NULL OR output_tokens IS NOT NULL AS has_usage,
-    status = 'error' AS is_error, resource['{at.PROCESS_PID}'] AS pid,
+    status = 'error' AS is_error, PID AS pid,
     duplicate_of, duplicate_of_run"""
 
 
@@ -34,6 +36,23 @@ def sources(database: str, since_ns: int, until_ns: int, *, but: str = "") -> st
     return (
         f"SELECT DISTINCT scope FROM {database}.spans_data WHERE {_between(since_ns, until_ns)} "  # noqa: S608
         f"AND kind IN ('llm', 'tool') AND dialect != '{LEFT_ALONE}'{without} LIMIT 2"
+    )
+
+
+def doubled(database: str, since_ns: int, until_ns: int, name: str, ids: Sequence[str]) -> str:
+    """Those of the ids that two scopes may have recorded; `name` is that of a parameter of `recordings`.
+
+    Most calls are recorded once: this is what is asked of all of them, and reads next to nothing.
+    """
+    column, condition = {
+        "response_ids": ("response_id", "kind = 'llm'"),
+        "call_ids": ("call_id", "kind = 'tool'"),
+        "trace_ids": ("trace_id", "kind = 'llm'"),
+    }[name]
+    having = "min(scope) != max(scope)" + (" AND countIf(response_id = '') > 0" if name == "trace_ids" else "")
+    return (
+        f"SELECT {column} FROM {database}.spans_data PREWHERE {column} IN ({_texts(ids)}) "  # noqa: S608
+        f"WHERE {condition} AND {_IS_RECORDING} AND {_between(since_ns, until_ns)} GROUP BY {column} HAVING {having}"
     )
 
 
@@ -50,15 +69,15 @@ def recordings(
     parts = [
         condition
         for given, condition in (
-            (response_ids, f"response_id IN ({_texts(response_ids)}) AND kind = 'llm'"),
-            (call_ids, f"call_id IN ({_texts(call_ids)}) AND kind = 'tool'"),
-            (trace_ids, f"trace_id IN ({literals(trace_ids)}) AND kind = 'llm'"),
+            (response_ids, f"response_id IN ({_texts(response_ids)}) WHERE kind = 'llm'"),
+            (call_ids, f"call_id IN ({_texts(call_ids)}) WHERE kind = 'tool'"),
+            (trace_ids, f"trace_id IN ({literals(trace_ids)}) WHERE kind = 'llm'"),
         )
         if given
     ]
     selects = " UNION ALL ".join(
-        f"SELECT {_COLUMNS}, version FROM {database}.spans_data "  # noqa: S608
-        f"WHERE {part} AND {_IS_RECORDING} AND {_between(since_ns, until_ns)}"
+        f"SELECT {_columns()}, version FROM {database}.spans_data "  # noqa: S608
+        f"PREWHERE {part} AND {_IS_RECORDING} AND {_between(since_ns, until_ns)}"
         for part in parts
     )
     return _newest(selects)
@@ -67,7 +86,7 @@ def recordings(
 def failures(database: str, since_ns: int, until_ns: int) -> str:
     """LLM calls that failed before there was an id. Of each span its newest version."""
     return _newest(
-        f"SELECT {_COLUMNS}, version FROM {database}.spans_data "  # noqa: S608
+        f"SELECT {_columns(pid=True)}, version FROM {database}.spans_data "  # noqa: S608
         f"WHERE kind = 'llm' AND response_id = '' AND status = 'error' AND {_IS_RECORDING} "
         f"AND {_between(since_ns, until_ns)}"
     )
@@ -103,9 +122,8 @@ SELECT * REPLACE (
     transform({key}, [{spans}], [{runs}], '') AS duplicate_of_run,
     version + 1 AS version)
 FROM (
-    SELECT * FROM {database}.spans_data FINAL
-    WHERE day IN ({",".join(f"toDate({int(day)})" for day in days)}) AND trace_id IN ({traces})
-        AND {key} IN ({spans}) AND end_time IS NOT NULL
+    SELECT * FROM {database}.spans_data FINAL PREWHERE trace_id IN ({traces})
+    WHERE day IN ({",".join(f"toDate({int(day)})" for day in days)}) AND {key} IN ({spans}) AND end_time IS NOT NULL
 )"""  # noqa: S608  (checked ids and a checked database name)
 
 
@@ -134,6 +152,11 @@ SELECT * FROM (
 ) ORDER BY first, what, text"""  # noqa: S608
 
 
+def _columns(*, pid: bool = False) -> str:
+    """The process only where it is compared: reading one key of a map reads the whole map."""
+    return _COLUMNS.replace("PID", f"resource['{at.PROCESS_PID}']" if pid else "''")
+
+
 def _checked(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     found = list(keys)
     literals(text for pair in found for text in pair)
@@ -141,7 +164,7 @@ def _checked(keys: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _texts(texts: Iterable[str]) -> str:
-    return ",".join(f"unhex('{text.encode().hex()}')" for text in texts)
+    return ",".join(f"'{text}'" if _PLAIN.fullmatch(text) else f"unhex('{text.encode().hex()}')" for text in texts)
 
 
 def _between(since_ns: int, until_ns: int) -> str:

@@ -15,7 +15,7 @@ from loopscope_collector.ingest.duplicate_queries import LEFT_ALONE, MAX_ID_CHAR
 from loopscope_collector.store import Store
 from loopscope_schemas.rows import SpanRow
 
-IDS_AT_ONCE: Final = 500
+IDS_AT_ONCE: Final = 800
 """Ids in one statement: with the longest of them it stays below what a server reads (256 KiB)."""
 FLAGS_AT_ONCE: Final = 500
 DAYS_AT_ONCE: Final = 50
@@ -138,7 +138,12 @@ class Duplicates:
     ) -> dict[SpanKey, Recording]:
         found: dict[SpanKey, Recording] = {}
         for name, ids in (("response_ids", response_ids), ("call_ids", call_ids), ("trace_ids", trace_ids)):
-            for chunk in _chunks(sorted(ids)):
+            doubled = [
+                row[0]
+                for chunk in _chunks(sorted(ids))
+                for row in self._store.query(duplicate_queries.doubled(self._store.database, since, until, name, chunk))
+            ]
+            for chunk in _chunks(doubled):
                 found |= self._read(duplicate_queries.recordings(self._store.database, since, until, **{name: chunk}))
         return found
 
