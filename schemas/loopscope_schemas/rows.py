@@ -43,7 +43,7 @@ class SpanRow:
     run_id: str = ""
     parent_run_id: str = ""
     kind: str = ""
-    """run, llm, tool or other."""
+    """run, llm, tool, step, count, batch, limit or other."""
     operation: str = ""
     name: str = ""
     dialect: str = ""
@@ -126,6 +126,13 @@ class SpanRow:
     """Attributes without a column of their own, values as JSON text where they are not strings."""
     resource: dict[str, str] = field(default_factory=dict[str, str])
     links: str = ""
+    service_tier: str = ""
+    inferred: bool = False
+    """A tool call: read from the message history. A run or call: of a run that nobody declared."""
+    duplicate_of: str = ""
+    """Span that recorded the same call and counts; written by the writer, never by normalising."""
+    duplicate_of_run: str = ""
+    """The run of that span."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,3 +254,7 @@ class RunStateRow:
     config: str = ""
     is_deleted: bool = False
     """True where the run turned out to have begun earlier: its row is under that start."""
+    inferred: bool = False
+    """Nobody declared it: it was found from the message history."""
+    duplicate_of: str = ""
+    """The run that counts, where all calls of this one were recorded by it as well."""

@@ -111,6 +111,24 @@ def test_a_running_run_is_live(in_store: Store) -> None:
     assert "Nothing yet." in text
 
 
+def test_an_inferred_run_and_what_belongs_to_it_are_marked(in_store: Store) -> None:
+    """The run and the tool call; steps and limits by name; a duplicate is marked, and no turn of its own."""
+    text = shown(page(run=in_store.runs["found"]))
+    assert "Turn 1 of 2" in text
+    for words in (["inferred"], ["duplicate"], ["fetch orders", "step"], ["max_turns", "limit"]):
+        assert "\n".join(words) in text
+    assert text.count("inferred") == 4  # the head, the root, the tool call in the timeline and in the turn
+
+
+def test_a_run_that_is_only_another_recording_says_which_counts(in_store: Store) -> None:
+    """It is in no list, but its address still works."""
+    tree = trees(page(run=in_store.runs["shadow"]))
+    assert "its recording counts" in tree
+    assert in_store.runs["found"] in tree
+    assert in_store.runs["shadow"] not in trees(page(range="7d"))
+    assert "Turn 1 of" in tree
+
+
 def test_a_large_text_is_cut_and_says_so(in_store: Store) -> None:
     app = page(run=in_store.runs["big"], turn="2")
     assert "Showing 20,000 of 10,485,760 characters." in shown(app)

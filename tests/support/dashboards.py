@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from clickhouse_connect.driver.client import Client
 from loopscope_collector.engine import EngineProcess
 from loopscope_dashboards.command import streamlit_command
 from support.hostile import HOSTILE
-from support.recorded_runs import SECOND, Rows, Turn, add_run, support_turns, text, use
+from support.recorded_runs import SECOND, Rows, Turn, add_run, run_id_of, support_turns, text, use
 
 READ_KEY = "a-read-key-for-tests"
 BIG_CHARS = 10 * 1024 * 1024
@@ -86,7 +86,31 @@ def seed(store: Store) -> None:
         "child", 109, [Turn([text("only the child knows the word xylophone-7")], stop_reason="end_turn")], 499,
         agent="helper", parent=(parent.trace_id, parent.run_id, parent.run_id[:16]), question="Be quick.",
     )  # fmt: skip
+    _add_found(store, rows, now - 400_000 * SECOND)
     rows.insert(store.client)
+
+
+def _add_found(store: Store, rows: Rows, at: int) -> None:
+    """A run that was found in the history of its calls, and the host's own recording of it."""
+    first = len(rows.spans)
+    found = add_run(rows, 110, support_turns(2), at=at, agent="found")
+    spans = rows.spans[first:]
+    root = next(span for span in spans if span.kind == "run")
+    call = next(span for span in spans if span.kind == "llm")
+    found.inferred = root.inferred = True
+    next(span for span in spans if span.kind == "tool").inferred = True
+    rows.spans += [
+        replace(root, span_id=f"{number:016x}", parent_span_id=root.span_id, kind=kind, operation=kind, name=name)
+        for number, (kind, name) in enumerate([("step", "fetch orders"), ("limit", "max_turns")], 1)
+    ]
+    twin = replace(
+        call, span_id="000000000000000a", parent_span_id="", dialect="anthropic_native",
+        scope="com.anthropic.sdk.python", duplicate_of=call.span_id, duplicate_of_run=found.run_id,
+    )  # fmt: skip
+    shadow = replace(found, run_id=run_id_of(111), inferred=False, duplicate_of=found.run_id)
+    rows.spans += [twin, replace(twin, span_id="000000000000000b", run_id=shadow.run_id)]
+    rows.runs.append(shadow)
+    store.runs |= {"found": found.run_id, "shadow": shadow.run_id}
 
 
 def free_port() -> int:

@@ -236,6 +236,10 @@ class Conversation:
             },
         )
 
+    def other(self, name: str, attributes: dict[str, Any]) -> Span:
+        """A span of the run that is neither call nor tool."""
+        return self._span(name, attributes)
+
     def end(self, *, asked: Any = "a question", answered: Any = "an answer", **attributes: Any) -> Span:
         """The run's own span."""
         made = span(

@@ -11,6 +11,7 @@ from typing import Final
 
 from loopscope_collector.ingest import run_queries
 from loopscope_collector.ingest.crash import CrashWatch
+from loopscope_collector.ingest.duplicates import Duplicates
 from loopscope_collector.ingest.run_state import RunStates
 from loopscope_collector.ingest.writer import Writer, WriteResult
 from loopscope_collector.metrics import Metrics
@@ -70,8 +71,13 @@ class Ingest:
             return marked
 
     def rebuild_run_states(self) -> int:
-        """Recompute every run from its spans; answers how many. Raises StoreUnavailable, StoreRefused."""
+        """Recompute duplicates and every run from its spans; answers how many runs.
+
+        Raises StoreUnavailable, StoreRefused.
+        """
         states = RunStates(self._store)
+        with self._lock:
+            Duplicates(self._store).rebuild()
         table = self._store.query_arrow(run_queries.bounds(self._store.database))
         run_ids: list[str] = table.column(0).to_pylist()
         starts: list[int] = table.column(1).to_pylist()

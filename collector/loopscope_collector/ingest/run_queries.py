@@ -11,18 +11,21 @@ from typing import Final
 _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 
 
-_IS_CALL: Final = "kind = 'llm'"
-_HAS_USAGE: Final = "kind IN ('llm', 'usage')"
+_COUNTS: Final = "duplicate_of = ''"
+"""A span that is not another recording of a call that counts already."""
+_IS_CALL: Final = f"kind = 'llm' AND {_COUNTS}"
+_HAS_USAGE: Final = f"kind IN ('llm', 'usage') AND {_COUNTS}"
 """Calls, and what an agent's framework reports beyond the calls that it tells of."""
-_IS_DONE_CALL: Final = "kind = 'llm' AND end_time IS NOT NULL"
+_IS_DONE_CALL: Final = f"{_IS_CALL} AND end_time IS NOT NULL"
+_LAST_MOMENT: Final = "greatest(start_time, ifNull(end_time, start_time), ifNull(heartbeat_at, start_time))"
 # Every argMin has a plain number as its key and a plain column as its value: tuples are ten times as slow.
 TOTALS: Final[Mapping[str, str]] = {
     "run_id": "run_id",
     "now": "toUnixTimestamp64Nano(now64(9))",
     "day": "argMin(toUInt16(day), start_time)",
     "started": "toUnixTimestamp64Nano(min(start_time))",
-    "last_event": "toUnixTimestamp64Nano(max(greatest(start_time, ifNull(end_time, start_time), "
-    "ifNull(heartbeat_at, start_time))))",
+    "last_event": f"toUnixTimestamp64Nano(max({_LAST_MOMENT}))",
+    "last_other_event": f"toUnixTimestamp64Nano(maxIf({_LAST_MOMENT}, kind != 'run' AND dialect = 'loopscope'))",
     "last_seen": "toUnixTimestamp64Nano(max(received_at))",
     "roots": "countIf(kind = 'run')",
     **{
@@ -35,6 +38,7 @@ TOTALS: Final[Mapping[str, str]] = {
             "config",
             "limits",
             "limit_hit",
+            "inferred",
             "error_class",
             "error_type",
             "agent",
@@ -58,10 +62,14 @@ TOTALS: Final[Mapping[str, str]] = {
         name: f"max({name})"
         for name in ("agent", "agent_version", "environment", "user_id", "conversation_id", "task_id", "process_id")
     },
-    "last_turn": "ifNull(max(turn), 0)",
+    "last_turn": "ifNull(maxIf(turn, kind IN ('llm', 'tool')), 0)",
     "llm_calls": f"countIf({_IS_CALL})",
-    "tool_calls": "countIf(kind = 'tool')",
-    "errors": "countIf(status = 'error' AND kind IN ('llm', 'tool'))",
+    "tool_calls": f"countIf(kind = 'tool' AND {_COUNTS})",
+    "errors": f"countIf(status = 'error' AND kind IN ('llm', 'tool') AND {_COUNTS})",
+    "inferred": "max(inferred AND kind IN ('llm', 'run'))",
+    "limit_hit": "argMaxIf(limit_hit, start_time, kind = 'limit')",
+    "counted": f"countIf({_COUNTS} AND (kind IN ('llm', 'tool') OR dialect = 'loopscope'))",
+    "duplicate_of": "argMinIf(duplicate_of_run, start_time, duplicate_of_run NOT IN ('', run_id))",
     "open_spans": "countIf(end_time IS NULL)",
     "spans": "count()",
     **{

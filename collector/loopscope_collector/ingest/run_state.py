@@ -147,7 +147,9 @@ class Totals:
         """When the run ended; None while it is open."""
         row = self.row
         if self.has_root:
-            return row["root_end"] or None
+            ended = row["root_end"] or None
+            # Nobody declared where an inferred run ends: whatever came after the end last stated says that it went on.
+            return None if ended and row["root_inferred"] and ended < row["last_other_event"] else ended
         return None if row["open_spans"] else row["last_event"]
 
     @property
@@ -157,8 +159,13 @@ class Totals:
         if self.ended_ns is None:
             return "running"
         if self.has_root:
-            stated = row["root_outcome"]
-            return stated if stated in OUTCOMES else "failed" if row["root_status"] == "error" else "completed"
+            if row["root_outcome"] in OUTCOMES:
+                return row["root_outcome"]
+            if row["root_limit_hit"] or row["limit_hit"]:
+                return "limit"
+            return "failed" if row["root_status"] == "error" else "completed"
+        if row["limit_hit"]:
+            return "limit"
         if row["last_status"] == "error":
             return "failed"
         return "partial" if row["last_partial"] else "completed"
@@ -230,8 +237,10 @@ def state_of(item: Totals, places: Places | None, texts: Texts, known: Known | N
         max_context_tokens=row["max_context"],
         context_window=row["window"],
         limits=row["root_limits"],
-        limit_hit=row["root_limit_hit"],
+        limit_hit=row["root_limit_hit"] or row["limit_hit"],
         config=row["root_config"],
+        inferred=bool(row["inferred"]),
+        duplicate_of="" if row["counted"] else row["duplicate_of"],
     )
 
 

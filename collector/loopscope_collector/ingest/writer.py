@@ -1,6 +1,7 @@
 """One sealed segment -> inserts, in the order that makes a replay safe.
 
     binaries, prompts, content blocks, events, then spans: a span never refers to text that is not there
+    which of them are duplicates, or have some
     run states of the runs it touched
     only then are its blocks marked as seen
     (the caller then forgets the segment)
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from loopscope_collector.arrow import to_table
 from loopscope_collector.ingest import run_queries
+from loopscope_collector.ingest.duplicates import Duplicates
 from loopscope_collector.ingest.parts import Part, cut, halves
 from loopscope_collector.ingest.run_state import RunStates
 from loopscope_collector.ingest.seen import SeenCache
@@ -62,6 +64,7 @@ class Writer:
         self._context = context
         self._metrics = metrics
         self._states = RunStates(store)
+        self._duplicates = Duplicates(store)
         self._pending: _Pending | None = None
         self._blocks: SeenCache[TraceDay] = SeenCache(lambda groups: self._stored(MESSAGES, groups))
         self._blobs: SeenCache[TraceDay] = SeenCache(lambda groups: self._stored(BLOBS, groups))
@@ -162,6 +165,10 @@ class Writer:
             known = starts.get(row.run_id)
             if known is None or row.start_time < known:
                 starts[row.run_id] = row.start_time
+        started = time.perf_counter()
+        for run_id, start in self._duplicates.recompute(batch.spans).items():
+            starts[run_id] = min(start, starts.get(run_id, start))
+        self._metrics.observe("duplicates_seconds", time.perf_counter() - started)
         started = time.perf_counter()
         runs = self._states.recompute(starts)
         self._metrics.observe("run_state_seconds", time.perf_counter() - started)

@@ -12,11 +12,12 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
-from loopscope_collector.normalise import genai, loopscope
+from loopscope_collector.normalise import genai, loopscope, openinference, openllmetry
 from loopscope_collector.normalise.batch import Batch, Refused
 from loopscope_collector.normalise.context import Context
 from loopscope_collector.normalise.costs import put_cost
 from loopscope_collector.normalise.spans import Origin, draft_of, finish, ids_of, origin_of
+from loopscope_schemas import attributes as at
 from loopscope_schemas.rows import SpanRow
 
 __all__ = ["Batch", "Context", "NotTelemetryError", "QueueRecord", "Refused", "normalise", "single_spans"]
@@ -24,11 +25,15 @@ __all__ = ["Batch", "Context", "NotTelemetryError", "QueueRecord", "Refused", "n
 _DIALECTS: Final = {
     "com.anthropic.sdk.python": "anthropic_native",
     "opentelemetry.instrumentation.genai": "otel_genai",
-    "opentelemetry.instrumentation.anthropic": "openllmetry",
-    "openinference.instrumentation": "openinference",
+    "opentelemetry.instrumentation.anthropic": openllmetry.NAME,
+    "traceloop": openllmetry.NAME,
+    "openinference.instrumentation": openinference.NAME,
     "com.anthropic.claude_code": "claude_code",
 }
 """Beginning of a scope's name -> dialect. Those without a module of their own are read as `genai` reads them."""
+_MODULES: Final = {module.NAME: module for module in (loopscope, openinference, openllmetry)}
+_MARKS: Final = {at.OPENINFERENCE_KIND: openinference.NAME, at.TRACELOOP_KIND: openllmetry.NAME}
+"""Attribute that only one dialect writes -> dialect, for spans of scopes that are not known."""
 
 
 class NotTelemetryError(ValueError):
@@ -95,7 +100,7 @@ def single_spans(record: QueueRecord) -> Iterator[tuple[str, str, bytes]]:
 
 def _row(span: Span, origin: Origin, batch: Batch, context: Context, received_at: int, marker: bool) -> SpanRow:
     draft = draft_of(span, origin, batch, context, received_at, marker=marker)
-    (loopscope if origin.dialect == loopscope.NAME else genai).translate(draft)
+    _MODULES.get(origin.dialect, genai).translate(draft)
     if draft.columns["kind"] in ("llm", "usage") and "end_time" in draft.columns:
         put_cost(draft)
     finish(draft)
@@ -109,6 +114,10 @@ def _dialect_of(scope_spans: ScopeSpans) -> str:
     for prefix, name in _DIALECTS.items():
         if scope.startswith(prefix):
             return name
+    for span in scope_spans.spans:
+        for item in span.attributes:
+            if item.key in _MARKS:
+                return _MARKS[item.key]
     for span in scope_spans.spans:
         if any(item.key.startswith("gen_ai.") for item in span.attributes):
             return genai.NAME

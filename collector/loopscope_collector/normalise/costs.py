@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from loopscope_collector.normalise.fields import count, small_count
+from loopscope_collector.normalise.fields import MAX_NAME_CHARS, count, small_count
 from loopscope_collector.normalise.spans import Draft
 from loopscope_schemas import attributes as at
 from loopscope_schemas.prices import TokenUsage
@@ -53,7 +53,7 @@ def _cost(draft: Draft, raw: dict[str, Any]) -> tuple[Decimal | None, str]:
         columns.get("provider", ""),
         models,
         columns["day"],
-        batch=raw.get("service_tier") == "batch",
+        batch=columns.get("service_tier") == "batch",
         fast=raw.get("speed") == "fast",
     )
     if rates is None:
@@ -88,6 +88,9 @@ def _read_raw(columns: dict[str, Any], raw: dict[str, Any]) -> None:
     creation = raw.get("cache_creation")
     if isinstance(creation, dict) and "cache_write_1h_tokens" not in columns:
         columns["cache_write_1h_tokens"] = count(creation.get("ephemeral_1h_input_tokens"))
+    tier = raw.get("service_tier")
+    if isinstance(tier, str) and not columns.get("service_tier"):
+        columns["service_tier"] = tier[:MAX_NAME_CHARS]
     server = raw.get("server_tool_use")
     if isinstance(server, dict):
         columns["web_searches"] = small_count(server.get("web_search_requests"))

@@ -151,6 +151,7 @@ SPAN_FIELDS: Final[Mapping[str, tuple[str, Reader]]] = {
     at.USAGE_REASONING_TOKENS: ("thinking_tokens", count),
     at.USAGE_WEB_SEARCHES: ("web_searches", small_count),
     at.USAGE_RAW: ("usage_raw", json_text),
+    at.SERVICE_TIER: ("service_tier", text),
     at.COST_USD: ("reported_cost_usd", usd),
     at.TOOL_NAME: ("tool", text),
     at.TOOL_CALL_ID: ("call_id", text),
@@ -181,6 +182,7 @@ SPAN_ALIASES: Final[Mapping[str, tuple[str, Reader]]] = {
     at.USAGE_CACHE_READ_TOKENS_LEGACY: ("cache_read_tokens", count),
     at.ANTHROPIC_STOP_REASON: ("stop_reason", stop_reason),
     at.ANTHROPIC_CACHE_WRITE_1H_TOKENS: ("cache_write_1h_tokens", count),
+    at.ANTHROPIC_SERVICE_TIER: ("service_tier", text),
     at.ENDUSER_ID: ("user_id", text),
 }
 """Other names for a column: read where the first name is absent, in this order."""

@@ -10,12 +10,13 @@ from loopscope_schemas.content import Split, split_answer, split_document, split
 
 NAME: Final = "loopscope"
 SCOPES: Final = ("loopscope",)
+_WITH_BODIES: Final = frozenset({"llm", "limit", "count", "batch"})
 
 
 def translate(draft: Draft) -> None:
     """Fill the columns that the content of a span says."""
     kind = draft.columns["kind"]
-    if kind == "llm":
+    if kind in _WITH_BODIES:
         _translate_call(draft)
     elif kind == "tool":
         put_tool(draft)

@@ -47,7 +47,14 @@ _KINDS: Final = {
     "invoke_agent": "run",
     "invoke_workflow": "run",
     "usage_summary": "usage",
+    "step": "step",
+    "count_tokens": "count",
+    "create_batch": "batch",
+    "limit": "limit",
 }
+"""Operation -> kind. Only `llm` and `tool` are calls: a count, a batch that was handed in and a limit's answer cost
+nothing and are no turns."""
+_RUN_OPERATIONS: Final = frozenset(name for name, kind in _KINDS.items() if kind == "run")
 _HEX: Final = re.compile(r"[0-9a-f]{1,64}")
 _UNKNOWN_SERVICE: Final = "unknown_service"
 
@@ -266,7 +273,9 @@ def _place(draft: Draft, received_at: int, marker: bool) -> None:
     columns["start_time"] = Nanoseconds(start)
     if marker or not end:
         beat = columns.get("heartbeat_at") or 0
-        columns["version"] = beat
+        # An inferred run is stated as ended whenever its calls pause: a sign of life after that end reopens it.
+        reopens = beat and draft.rest.get(at.RUN_INFERRED) is True and columns.get("operation") in _RUN_OPERATIONS
+        columns["version"] = FINISHED + beat - 1 if reopens else beat
         return
     if end < start or end > _MAX_TIME:
         draft.cut["end_time"] = {"was": end, "why": "before the start" if end < start else "out of range"}
@@ -279,7 +288,10 @@ def _describe(draft: Draft) -> None:
     columns = draft.columns
     operation = columns.get("operation", "")
     columns["name"] = _bounded(draft, "name", draft.span.name)
-    columns["kind"] = _KINDS.get(operation, "other")
+    columns["kind"] = kind = _KINDS.get(operation, "other")
+    inferred = at.TOOL_INFERRED if kind == "tool" else at.RUN_INFERRED
+    if isinstance(draft.rest.get(inferred), bool):
+        columns["inferred"] = draft.rest.pop(inferred)
     if not columns.get("agent"):
         service = columns.get("service", "")
         if service and not service.startswith(_UNKNOWN_SERVICE):

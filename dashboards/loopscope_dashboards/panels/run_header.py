@@ -37,6 +37,8 @@ def draw_header(run: Run, now: datetime, back: Address) -> Node:
             outcome_badge(run.outcome),
             badge(f"limit hit: {run.limit_hit}", "warn") if run.limit_hit else None,
             badge(run.error_type, "bad") if run.error_type else None,
+            badge("inferred", "quiet") if run.inferred else None,
+            badge("duplicate", "warn") if run.duplicate_of else None,
             node("span", cls="grow"),
             node("span", run.run_id, cls="mono quiet", title="Run id"),
             cls="row",
@@ -62,6 +64,7 @@ def draw_header(run: Run, now: datetime, back: Address) -> Node:
             ]
         ),
         _crash_notice(run),
+        _duplicate_notice(run),
         node(
             "div",
             _said("Asked", run.input, run.input_chars),
@@ -104,6 +107,16 @@ def _crash_notice(run: Run) -> Child:
         "The process of this run went silent before the run ended. What had been recorded by then is shown; "
         f"spans without an end are marked unfinished. Last sign of life: {figures.full_moment(at(run.last_seen_ns))}.",
         tone="bad",
+    )
+
+
+def _duplicate_notice(run: Run) -> Child:
+    if run.duplicate_of is None:
+        return None
+    return notice(
+        "Another instrumentation recorded the calls of this run as well, and its recording counts: this run is in no "
+        "list and no total. The run that counts: ",
+        node("a", run.duplicate_of, cls="mono", go=to_run(run.duplicate_of)),
     )
 
 

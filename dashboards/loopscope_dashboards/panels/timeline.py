@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from loopscope_dashboards import figures
-from loopscope_dashboards.panels.nodes import Child, Node, node, notice, to_run
+from loopscope_dashboards.panels.nodes import Child, Node, badge, node, notice, to_run
 from loopscope_dashboards.queries.run import Run, Span
 from loopscope_dashboards.when import at
 
 WINDOW_ROWS: Final = 300
 """Rows drawn at once; a browser lays out 300 rows of eight cells in some 40 ms."""
 MAX_DEPTH: Final = 12
+_MARKED_KINDS: Final = frozenset({"step", "limit", "batch", "count"})
+"""Spans that are neither call, tool nor run, and whose name alone may not say what they are."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,9 @@ def arrange(run: Run, spans: Sequence[Span]) -> Timeline:
         else:
             roots.append(span)
     timeline = Timeline()
-    numbers = _number_turns(run.run_id, mine, timeline)
+    # Of a run that is only another recording, all spans are duplicates: they are its turns all the same.
+    counted = mine if run.duplicate_of else [span for span in mine if not span.duplicate_of]
+    numbers = _number_turns(run.run_id, counted, timeline)
     seen: set[str] = set()
     _walk(roots, children, seen, numbers, timeline)
     # What is left hangs in a cycle of parents.
@@ -203,6 +207,11 @@ def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool
     duration = figures.duration((span.ended_ns - span.started_ns) / 1e6) if span.ended_ns is not None else open_word
     note = ("error: " + (span.error_type or "")).strip(": ") if failed else (span.stop_reason or "" if llm else "")
     bar = ["bar", span.kind, "error" if failed else "", "open" if unfinished else ""]
+    marks = [
+        badge("duplicate", "quiet") if span.duplicate_of else None,
+        badge("inferred", "quiet") if span.inferred and span.kind in ("tool", "run") else None,
+        badge(span.kind, "quiet") if span.kind in _MARKED_KINDS else None,
+    ]
     tip = "\n".join(
         text
         for text in (
@@ -210,6 +219,10 @@ def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool
             f"start {figures.full_moment(at(span.started_ns))}, +{figures.duration((span.started_ns - begin) / 1e6)}",
             f"duration {duration}",
             f"model {span.model}" if span.model else "",
+            f"recorded by another instrumentation as well: span {span.duplicate_of} counts"
+            if span.duplicate_of
+            else "",
+            "read from the message history" if span.inferred and span.kind == "tool" else "",
             span.status_message or "",
         )
         if text
@@ -219,7 +232,7 @@ def _row(run: Run, line: Line, begin: int, end: int, here: bool, scroll_to: bool
         node("td", str(line.turn) if line.turn is not None and llm else "", cls="c-turn"),
         node(
             "td",
-            node("span", node("span", cls=f"dot {span.kind}"), _name(span), cls="name", indent=line.depth),
+            node("span", node("span", cls=f"dot {span.kind}"), _name(span), *marks, cls="name", indent=line.depth),
             cls="c-name",
             title=tip,
         ),

@@ -342,6 +342,8 @@ def _tool(call: ToolCall) -> Node:
             node("b", call.tool or "unnamed tool", cls="mono"),
             badge(kind or "error", "bad") if failed else None,
             badge("unfinished", "warn") if call.duration_ms is None else None,
+            badge("inferred", "quiet") if call.inferred else None,
+            badge(f"duplicate of {call.duplicate_of}", "quiet") if call.duplicate_of else None,
             badge("side effects", "warn") if call.side_effects else None,
             badge(call.idempotency.replace("_", " "), "info") if call.idempotency != "none" else None,
             badge(f"attempt {call.attempt}", "warn") if (call.attempt or 1) > 1 else None,

@@ -56,6 +56,10 @@ class Run:
     limits: str | None
     limit_hit: str | None
     config: str | None
+    inferred: bool = False
+    """Nobody declared it."""
+    duplicate_of: str | None = None
+    """The run that counts, where this one is only another recording of it."""
 
     @property
     def live(self) -> bool:
@@ -92,6 +96,9 @@ class Span:
     cache_read_tokens: int | None
     cache_write_tokens: int | None
     thinking_tokens: int | None
+    inferred: bool = False
+    duplicate_of: str | None = None
+    """The span that counts, where this one recorded the same call."""
 
 
 _RUN: Final = """
@@ -102,15 +109,15 @@ SELECT run_id, trace_id, parent_run_id, agent, agent_version, prompt_version, en
     substringUTF8(final_answer, 1, {cut:UInt32}), lengthUTF8(ifNull(final_answer, '')),
     turns, llm_calls, tool_calls, errors,
     input_tokens, cache_read_tokens, cache_write_tokens, output_tokens, thinking_tokens, cost_usd, cost_unknown_calls,
-    models, max_context_tokens, context_window, estimate_usd, limits, limit_hit, config
-FROM runs WHERE run_id = {run:String} ORDER BY started_at DESC LIMIT 1"""
+    models, max_context_tokens, context_window, estimate_usd, limits, limit_hit, config, inferred, DUPLICATE_OF
+FROM VIEW WHERE run_id = {run:String} ORDER BY started_at DESC LIMIT 1"""
 
 _SPANS: Final = """
 SELECT span_id, trace_id, parent_span_id, run_id, kind, leftUTF8(name, 200), agent, tool, model, turn,
     toUnixTimestamp64Nano(started_at), toUnixTimestamp64Nano(ended_at), status, error_type,
     leftUTF8(status_message, 300),
     input_tokens, output_tokens, cost_usd, input_bytes, output_bytes,
-    stop_reason, context_window, cache_read_tokens, cache_write_tokens, thinking_tokens
+    stop_reason, context_window, cache_read_tokens, cache_write_tokens, thinking_tokens, inferred, duplicate_of
 FROM spans
 WHERE (trace_id = {trace:String} OR run_id = {run:String})
     AND started_at >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')
@@ -128,7 +135,10 @@ def time_bounds(run: Run) -> dict[str, int]:
 @st.cache_data(ttl=1, max_entries=128, show_spinner=False)
 def get_run(run_id: str) -> Run | None:
     """A run; None for an unknown one. Input and final answer are cut to 4,000 characters, their lengths are whole."""
-    rows = ask(_RUN, {"run": run_id, "cut": _CUT})
+    values = {"run": run_id, "cut": _CUT}
+    rows = ask(_RUN.replace("VIEW", "runs").replace("DUPLICATE_OF", "NULL"), values)
+    if not rows:
+        rows = ask(_RUN.replace("VIEW", "duplicate_runs").replace("DUPLICATE_OF", "duplicate_of"), values)
     if not rows:
         return None
     row: list[Any] = list(rows[0])
@@ -194,7 +204,7 @@ class PromptUse:
 
 _PROMPT_USES: Final = """
 SELECT system_hash, tools_hash, min(turn), max(turn), count(), argMin(span_id, started_at) FROM calls
-WHERE run_id = {run:String}
+WHERE run_id = {run:String} AND (duplicate_of IS NULL OR {all:Bool})
     AND started_at >= fromUnixTimestamp64Nano({since:Int64}, 'UTC')
     AND started_at <= fromUnixTimestamp64Nano({until:Int64}, 'UTC')
 GROUP BY system_hash, tools_hash ORDER BY min(started_at) LIMIT 50"""
@@ -203,7 +213,10 @@ GROUP BY system_hash, tools_hash ORDER BY min(started_at) LIMIT 50"""
 @st.cache_data(ttl=2, max_entries=32, show_spinner=False)
 def prompt_uses(run: Run) -> list[PromptUse]:
     """Which prompts a run used, in order of their first use."""
-    return [PromptUse(*row) for row in ask(_PROMPT_USES, {"run": run.run_id} | time_bounds(run))]
+    return [
+        PromptUse(*row)
+        for row in ask(_PROMPT_USES, {"run": run.run_id, "all": run.duplicate_of is not None} | time_bounds(run))
+    ]
 
 
 @dataclass(frozen=True, slots=True)

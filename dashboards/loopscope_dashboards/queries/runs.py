@@ -166,7 +166,7 @@ SELECT hash, kind, agents, calls, runs_count FROM (
 ) AS found
 LEFT JOIN (
     SELECT arrayJoin([system_hash, tools_hash]) AS hash, count() AS calls, uniqExact(run_id) AS runs_count FROM calls
-    WHERE IN_TIME GROUP BY hash
+    WHERE IN_TIME AND duplicate_of IS NULL GROUP BY hash
 ) AS used ON used.hash = found.hash"""
 
 

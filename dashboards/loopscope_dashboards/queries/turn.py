@@ -85,6 +85,8 @@ class ToolCall:
     side_effects: bool | None
     idempotency: str
     key: str | None
+    inferred: bool = False
+    duplicate_of: str | None = None
 
 
 _AT: Final = """
@@ -113,7 +115,8 @@ _TOOLS: Final = (
 SELECT span_id, tool, call_id, toUnixTimestamp64Nano(started_at), duration_ms,
     substringUTF8(arguments, 1, {cut:UInt32}), lengthUTF8(ifNull(arguments, '')),
     substringUTF8(result, 1, {cut:UInt32}), lengthUTF8(ifNull(result, '')),
-    attempt, status, leftUTF8(status_message, 20000), error_class, error_type, side_effects, idempotency, key
+    attempt, status, leftUTF8(status_message, 20000), error_class, error_type, side_effects, idempotency, key,
+    inferred, duplicate_of
 FROM tool_calls WHERE trace_id IN {traces:Array(String)} AND span_id IN {spans:Array(String)}"""
     + _AT
     + " ORDER BY started_at, span_id"
