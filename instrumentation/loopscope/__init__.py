@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Literal
 
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
@@ -56,6 +57,8 @@ def configure(
     capture_content: bool | None = None,
     price_overrides: Mapping[str, Mapping[str, float | int | str]] | None = None,
     exit_flush_seconds: float | None = None,
+    backend: Literal["auto", "loopscope", "otlp"] | None = None,
+    host_spans: Literal["off", "metadata", "full"] | None = None,
     disabled: bool | None = None,
 ) -> None:
     """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
@@ -63,7 +66,9 @@ def configure(
     Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
     lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
     credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model to
-    US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`).
+    US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`). `backend` says
+    whose the endpoint is where asking it does not: any OTLP backend may stand there, and gets standard GenAI spans.
+    `host_spans` adds such spans to the host's own OpenTelemetry pipeline, without content (`metadata`) or with it.
 
     Raises ConfigurationError for an argument that cannot be used, and nothing else.
     """
@@ -85,6 +90,8 @@ def configure(
             "capture_content": capture_content,
             "price_overrides": price_overrides,
             "exit_flush_seconds": exit_flush_seconds,
+            "backend": backend,
+            "host_spans": host_spans,
             "disabled": disabled,
         }
     )

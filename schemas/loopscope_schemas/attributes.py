@@ -124,7 +124,12 @@ PROMPT_NAME: Final = "gen_ai.prompt.name"
 PROMPT_VERSION: Final = "gen_ai.prompt.version"
 """Version of the prompt in use."""
 
+TOKEN_TYPE: Final = "gen_ai.token.type"
+"""On the metric of tokens used: input or output."""
+
 # --- Loopscope: the run ---
+OWN_PREFIX: Final = "loopscope."
+"""Before the names that are Loopscope's own; nothing under it goes to another backend."""
 RUN_ID: Final = "loopscope.run.id"
 """The run a span belongs to: 32 lower-case hex digits."""
 RUN_PARENT_ID: Final = "loopscope.run.parent_id"

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import forks, guard
-from .encoding import marker, request_parts
+from .backend import Backend, Kind, rejected_spans
+from .encoding import marker
+from .endpoints import credential_free
 from .spool import SUFFIX, Frame, Segment, Spool
-from .transport import Answer, Transport
+from .transport import Answer
 
 if TYPE_CHECKING:
     from .config import Config
@@ -36,16 +38,15 @@ MAX_SERVER_FAILURES = 10
 and no answer at all say nothing about the batch and are never counted."""
 MARKERS_MAX = 5_000
 REJECTED_MAX_BYTES = 64 * 1024 * 1024
-_WAIT_STATUS = {0, 408, 429, 502, 503, 504}
 
 
 class Exporter:
     def __init__(self, config: Config, spool: Spool, scope: bytes, resource: Callable[[], bytes]) -> None:
         self._config = config
         self._spool = spool
-        self._scope = scope
         self._resource = resource
-        self._transport = Transport(config.traces_url, config.headers)
+        self._backend = Backend(config, scope)
+        self._address = credential_free(config.traces_url)
         self._jitter = random.Random()  # noqa: S311 - spreads retries; the host's shared generator is left alone
         self._wake = threading.Event()
         self._settled = threading.Condition()
@@ -71,7 +72,7 @@ class Exporter:
 
     def mark(self, encoded: Sequence[bytes]) -> None:
         """Send these start markers soon."""
-        if not self._markers_on:
+        if not self._markers_on or self._backend.kind is Kind.FOREIGN:
             return
         room = MARKERS_MAX - len(self._markers)
         if len(encoded) > room:
@@ -138,7 +139,7 @@ class Exporter:
                     raise
                 guard.swallowed("loopscope exporter", error)
                 self._retry_at = time.monotonic() + MAX_BACKOFF_SECONDS
-        self._transport.close()
+        self._backend.close()
         with self._settled:
             self._settled.notify_all()
 
@@ -164,10 +165,12 @@ class Exporter:
         if not self._markers or not self._markers_on or self._config.starts_url is None:
             return
         markers, self._markers = self._markers, []
-        answer = self._transport.post(self._config.starts_url, request_parts(self._resource(), self._scope, markers))
+        answer = self._backend.send_markers(self._resource(), markers)
+        if answer is None:
+            return  # another backend: they are not for it
         if answer.ok:
             guard.count("markers_sent", len(markers))
-        elif answer.status in _WAIT_STATUS or answer.status >= 500:
+        elif answer.says_nothing or answer.status >= 500:
             guard.count("markers_lost", len(markers))  # best effort: the finished span says it all
         else:
             self._markers_on = False
@@ -201,17 +204,17 @@ class Exporter:
         own = segment.resource == self._spool.resource
         resource = self._resource() if own else segment.resource
         spans = [segment.read(frame) for frame in batch]
-        answer = self._transport.post(self._config.traces_url, request_parts(resource, self._scope, spans))
+        answer = self._backend.send_spans(resource, spans)
         if answer.ok:
             self._failures = self._server_failures = 0
             self._max_spans = BATCH_MAX_SPANS
             guard.count("spans_delivered", len(batch))
-            if rejected := _rejected_spans(answer.body):
+            if rejected := rejected_spans(answer):
                 guard.count("spans_rejected", rejected)
             self._spool.settle(batch)
             return True
-        if answer.status in _WAIT_STATUS or answer.status >= 500:
-            if answer.status not in _WAIT_STATUS:
+        if answer.says_nothing or answer.status >= 500:
+            if not answer.says_nothing:
                 self._server_failures += 1
             if self._server_failures < MAX_SERVER_FAILURES:
                 self._back_off(answer)
@@ -226,7 +229,7 @@ class Exporter:
         guard.warn_once(
             "export",
             "loopscope: the collector at %s does not take spans (%s %s); they wait in the spool",
-            self._config.traces_url,
+            self._address,
             answer.status or "no answer:",
             answer.reason,
         )
@@ -293,18 +296,6 @@ def _bound(rejected: Path) -> None:
         guard.count("rejected_files_removed")
         oldest.unlink(missing_ok=True)
         oldest.with_name(oldest.name.removesuffix(SUFFIX) + ".reason.txt").unlink(missing_ok=True)
-
-
-def _rejected_spans(body: bytes) -> int:
-    if not body:
-        return 0
-    from google.protobuf.message import DecodeError
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
-    try:
-        return ExportTraceServiceResponse.FromString(body).partial_success.rejected_spans
-    except DecodeError:
-        return 0  # a 2xx in another encoding (JSON): accepted
 
 
 def _leave_no_traces() -> None:
