@@ -18,7 +18,7 @@ import pytest
 
 import loopscope
 from loopscope._internal import delivery, runtime
-from loopscope._internal.spool import Segment
+from loopscope._internal.spool import Segment, Spool
 
 from .conftest import Configure, ask, delivered
 from .provider_server import DEADLINE_SECONDS, Request, Server, running_server
@@ -441,3 +441,128 @@ def test_the_spool_is_its_owners_alone(
     (path,) = spool_files(tmp_path)
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_dead_process_delivered_is_not_delivered_again(
+    server: Server, configure: Configure, tmp_path: Path
+) -> None:
+    """Its file holds delivered and undelivered spans when it is killed; only the latter are left to do."""
+    server.answer_traces = lambda request: (503, {"Retry-After": "60"}) if b"turn 3" in request.body else (200, {})
+    code = """
+        import anthropic, loopscope, time
+        loopscope.configure(agent="doomed")
+        client = anthropic.Anthropic()
+        for number in range(5):
+            client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                   messages=[{"role": "user", "content": f"turn {number}"}])
+            if number == 1:
+                # Spooled together with what follows, so that the file is not emptied by this delivery.
+                while loopscope.stats()["spans_delivered"] < 1:
+                    time.sleep(0.01)
+        while loopscope.stats()["spool_spans"] < 1 or loopscope.stats()["queue_spans"]:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        print(loopscope.stats()["spans_delivered"], flush=True)
+        time.sleep(600)
+    """
+    environment = {
+        "LOOPSCOPE_ENDPOINT": server.url,
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+    }
+    with agent_process(code, **environment) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) >= 1
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+    server.answer_traces = lambda _: (200, {})
+    configure()
+    server.wait_for(lambda: len({call.span.span_id for call in server.calls()}) == 5, "the dead agent's calls")
+    delivered()
+    assert len(server.calls()) == 5
+
+
+def test_the_cursor_survives_in_the_file(tmp_path: Path) -> None:
+    """Also where a process died between emptying its file and setting the cursor back, and in the first format."""
+    spool = Spool(tmp_path, "one", b"resource", 1 << 20)
+    for number in range(6):
+        spool.append([b"span %d" % number])
+    spool.settle(spool.next_batch(1 << 20, 4))
+    spool.close()
+
+    def left() -> list[bytes]:
+        (path,) = tmp_path.glob("*.spool")
+        segment = Segment.adopt(path)
+        assert segment is not None
+        found = [segment.read(frame) for frame in segment.pending]
+        segment.close()
+        return found
+
+    (path,) = tmp_path.glob("*.spool")
+    assert left() == [b"span 4", b"span 5"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8] + (1 << 40).to_bytes(8, "big") + whole[16:])
+    assert left() == [b"span %d" % number for number in range(6)]
+    path.write_bytes(b"LOOPSPL1" + whole[16:])
+    assert left() == [b"span %d" % number for number in range(6)]
+    path.write_bytes(b"SOMETHING" + whole)
+    assert Segment.adopt(path) is None
+    assert path.exists(), "a file of an unknown format is not ours to remove"
+
+
+def test_files_of_a_dead_process_are_taken_over_in_their_order(tmp_path: Path) -> None:
+    dead = Spool(tmp_path, "1-dead", b"resource", 1 << 20)
+    for number in range(10):
+        dead.append([b"%d" % number * 60_000])
+    dead.close()
+    assert len(list(tmp_path.glob("*.spool"))) > 2
+    mine = Spool(tmp_path, "2-mine", b"resource", 1 << 20)
+    mine.append([b"mine"])
+    assert mine.adopt_orphans() == 10
+    order: list[bytes] = []
+    while batch := mine.next_batch(1 << 20, 1):
+        order.append(batch[0].segment.read(batch[0])[:1])
+        mine.settle(batch)
+    assert order == [*(b"%d" % number for number in range(10)), b"m"]
+    mine.close()
+
+
+def test_what_a_dead_process_dropped_is_told_by_the_next(server: Server, configure: Configure, tmp_path: Path) -> None:
+    code = """
+        import anthropic, loopscope, time
+        loopscope.configure(agent="doomed", spool_max_bytes=1024 * 1024)
+        client = anthropic.Anthropic()
+        for number in range(30):
+            client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                   messages=[{"role": "user", "content": "x" * 100_000}])
+        while loopscope.stats()["queue_spans"]:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        print(loopscope.stats()["spans_dropped"], flush=True)
+        time.sleep(600)
+    """
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    environment = {
+        "LOOPSCOPE_ENDPOINT": f"http://127.0.0.1:{port}",
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+    }
+    with agent_process(code, **environment) as process:
+        assert process.stdout is not None
+        dropped = int(process.stdout.readline())
+        assert dropped > 0
+        until(lambda: bool(list(tmp_path.rglob("*.drops"))), "the count to be written down")
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    with running_server_at(port) as late, anthropic.Anthropic(api_key="k", base_url=server.url) as client:
+        configure(endpoint=late.url)
+        late.wait_for(lambda: len(late.calls()) == 30 - dropped, "the calls that are left")
+        client.messages.create(**ask("mine"))
+        delivered()
+        mine = next(call for call in late.calls() if call.resource["service.name"] == "tester")
+        assert mine.resource["loopscope.dropped.spans"] == dropped
+        assert loopscope.stats()["spans_dropped"] == 0
+        until(lambda: not list(tmp_path.rglob("*.drops")), "the count to be told and forgotten")

@@ -25,7 +25,7 @@ from .conftest import Configure, ask, delivered
 from .provider_server import IDENTITY, Recorded, Reply, Server, message, running_server, stream_events
 
 PNG = base64.b64encode(b"\x89PNG").decode()
-TOOL = {"name": "look", "description": "Looks", "input_schema": {"type": "object", "properties": {"at": {}}}}
+TOOL: Any = {"name": "look", "description": "Looks", "input_schema": {"type": "object", "properties": {"at": {}}}}
 CONVERSATION: list[Any] = [
     {
         "role": "user",
@@ -86,6 +86,10 @@ def assert_standard(server: Server) -> list[Recorded]:
     return server.spans()
 
 
+def text(words: str) -> dict[str, str]:
+    return {"type": "text", "content": words}
+
+
 def test_text_tools_thinking_and_images_field_by_field(
     foreign: Server, configure: Configure, client: anthropic.Anthropic
 ) -> None:
@@ -94,7 +98,7 @@ def test_text_tools_thinking_and_images_field_by_field(
     with loopscope.run("seer", input={"of": "cats"}):
         client.messages.create(
             model="claude-sonnet-4-6", max_tokens=99, system="Be brief.", tools=[TOOL], messages=CONVERSATION
-        )  # pyright: ignore[reportCallIssue, reportArgumentType]
+        )
     delivered()
     spans = assert_standard(foreign)
     chat = next(span for span in spans if span.operation == "chat")
@@ -106,7 +110,6 @@ def test_text_tools_thinking_and_images_field_by_field(
         name: json.loads(chat.attributes.pop(name))
         for name in (at.INPUT_MESSAGES, at.OUTPUT_MESSAGES, at.SYSTEM_INSTRUCTIONS, at.TOOL_DEFINITIONS)
     }
-    text = lambda words: {"type": "text", "content": words}  # noqa: E731
     assert content == {
         at.SYSTEM_INSTRUCTIONS: [text("Be brief.")],
         at.TOOL_DEFINITIONS: [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import forks, guard
 from .backend import Backend, Kind, rejected_spans
+from .drops import DropLog, untold_by_dead
 from .encoding import marker
 from .endpoints import credential_free
 from .spool import SUFFIX, Frame, Segment, Spool
@@ -41,7 +42,17 @@ REJECTED_MAX_BYTES = 64 * 1024 * 1024
 
 
 class Exporter:
-    def __init__(self, config: Config, spool: Spool, scope: bytes, resource: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        scope: bytes,
+        resource: Callable[[], bytes],
+        *,
+        takes_over_drops: bool = True,
+    ) -> None:
+        """`takes_over_drops`: whether this process has spans of its own on which to tell what dead ones dropped."""
+        self._takes_over_drops = takes_over_drops
         self._config = config
         self._spool = spool
         self._resource = resource
@@ -56,7 +67,11 @@ class Exporter:
         self._open: dict[int, Start] = {}
         self._open_lock = threading.Lock()
         self._next_heartbeat = 0.0
-        self._next_scan = time.monotonic() + ORPHAN_SCAN_SECONDS
+        self._next_scan = 0.0
+        self._scanned = threading.Event()
+        """Set once what dead processes left has been looked for."""
+        self._drops = DropLog(spool.directory, spool.name)
+        self._drops_told = 0
         self._retry_at = 0.0
         self._failures = 0
         self._server_failures = 0
@@ -102,6 +117,8 @@ class Exporter:
         self._retry_at = 0.0
         begun = self._round
         self._wake.set()
+        if not self._scanned.wait(max(deadline - time.monotonic(), 0.0)):
+            return False
         with self._settled:
             while self._spool.spans_held:
                 if give_up_when_away and self._round > begun and self._failures:
@@ -118,6 +135,10 @@ class Exporter:
         if timeout > 0 and self._thread.is_alive():
             self._thread.join(timeout)
 
+    def abandon_after_fork(self) -> None:
+        """In a forked child: the parent's file is the parent's alone. Takes no lock."""
+        self._drops.close()
+
     # --- the thread ---
 
     def _run(self) -> None:
@@ -130,15 +151,21 @@ class Exporter:
             try:
                 self._beat()
                 self._send_markers()
+                self._scan()
+                self._scanned.set()
                 time.sleep(LINGER_SECONDS)
                 self._send_markers()
                 self._deliver()
-                self._scan()
+                self._note_drops()
             except Exception as error:
                 if guard.reraise:
                     raise
                 guard.swallowed("loopscope exporter", error)
                 self._retry_at = time.monotonic() + MAX_BACKOFF_SECONDS
+            finally:
+                self._scanned.set()
+        self._note_drops()
+        self._drops.close()
         self._backend.close()
         with self._settled:
             self._settled.notify_all()
@@ -202,6 +229,7 @@ class Exporter:
         """One attempt at one batch; False when it has to wait."""
         segment = batch[0].segment
         own = segment.resource == self._spool.resource
+        dropped = _dropped()
         resource = self._resource() if own else segment.resource
         spans = [segment.read(frame) for frame in batch]
         answer = self._backend.send_spans(resource, spans)
@@ -209,6 +237,8 @@ class Exporter:
             self._failures = self._server_failures = 0
             self._max_spans = BATCH_MAX_SPANS
             guard.count("spans_delivered", len(batch))
+            if own:
+                self._drops_told = dropped
             if rejected := rejected_spans(answer):
                 guard.count("spans_rejected", rejected)
             self._spool.settle(batch)
@@ -259,13 +289,25 @@ class Exporter:
         _set_aside(self._spool.directory, batch[0].segment.resource, spans, answer)
         self._spool.settle(batch)
 
+    def _note_drops(self) -> None:
+        self._drops.note(_dropped(), self._drops_told)
+
     def _scan(self) -> None:
         now = time.monotonic()
         if now >= self._next_scan:
             self._next_scan = now + ORPHAN_SCAN_SECONDS
+            if self._takes_over_drops and (untold := untold_by_dead(self._spool.directory, take=True)):
+                guard.count("spans_dropped_by_dead", untold)
+                self._note_drops()
             if found := self._spool.adopt_orphans():
                 guard.count("spans_recovered", found)
                 self._wake.set()
+
+
+def _dropped() -> int:
+    """What the resource of this process' spans says was dropped: by it, and by the dead whose count it took over."""
+    counts = guard.counts()
+    return counts.get("spans_dropped", 0) + counts.get("spans_dropped_by_dead", 0)
 
 
 def _set_aside(directory: Path | None, resource: bytes, spans: list[bytes], answer: Answer) -> None:

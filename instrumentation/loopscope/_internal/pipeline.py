@@ -7,7 +7,6 @@ to the collector (`loopscope.dropped.spans`). Threads start with the first item,
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import threading
@@ -21,6 +20,8 @@ from loopscope_schemas import attributes as at
 
 from . import guard
 from .config import QUEUE_MAX_ITEMS, Config
+from .endpoints import credential_free
+from .spool import ADDRESS, directory_for
 
 if TYPE_CHECKING:
     from .delivery import Exporter
@@ -78,14 +79,9 @@ class Pipeline:
         self._exporter: Exporter | None = None
         self._closed = False
         self._prices_asked = False
-        self._directory = self._spool_directory()
-
-    def _spool_directory(self) -> Path | None:
-        """One directory for each collector: a process never delivers another's spans to its own collector."""
-        if self._config.spool_dir is None:
-            return None
-        digest = hashlib.sha256(self._config.traces_url.encode()).hexdigest()[:16]
-        return self._config.spool_dir / digest
+        self._directory: Path | None = None
+        if config.spool_dir is not None:
+            self._directory = directory_for(config.spool_dir, config.traces_url)
 
     # --- called by the host's threads ---
 
@@ -169,6 +165,8 @@ class Pipeline:
         """In a forked child: none of this is ours."""
         if self._spool is not None:
             self._spool.abandon_after_fork()
+        if self._exporter is not None:
+            self._exporter.abandon_after_fork()
 
     def gauges(self) -> dict[str, int]:
         spool = self._spool
@@ -193,13 +191,12 @@ class Pipeline:
         if self._directory is not None:
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self._directory / ADDRESS).write_text(credential_free(self._config.traces_url) + "\n", "utf-8")
             except OSError as error:
                 guard.warn_once("spool", "loopscope: cannot create the spool (%s); spans wait in memory", error)
                 self._directory = None
         name = f"{time.time_ns()}-{self._process_id}"
         self._spool = Spool(self._directory, name, resource(self._resource_attributes()), self._config.spool_max_bytes)
-        if found := self._spool.adopt_orphans():
-            guard.count("spans_recovered", found)
         self._exporter = exporter = Exporter(
             self._config, self._spool, scope(self._version), lambda: resource(self._resource_attributes())
         )
@@ -331,7 +328,8 @@ class Pipeline:
             attributes[at.SERVICE_VERSION] = config.agent_version
         if config.environment:
             attributes[at.DEPLOYMENT_ENVIRONMENT] = config.environment
-        if dropped := guard.counts().get("spans_dropped", 0):
+        counts = guard.counts()
+        if dropped := counts.get("spans_dropped", 0) + counts.get("spans_dropped_by_dead", 0):
             attributes[at.DROPPED_SPANS] = dropped
         return attributes
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from loopscope.cli.demo import demo
+from loopscope.cli.flush import flush
 from loopscope.cli.stub import stub
 from loopscope.cli.up import up
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(up)
 app.command()(demo)
 app.command()(stub)
+app.command()(flush)
 
 
 def _print_version(wanted: bool) -> None:
