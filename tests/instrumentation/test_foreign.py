@@ -75,7 +75,7 @@ def assert_standard(server: Server) -> list[Recorded]:
         for group in parsed.resource_spans:
             holders: list[Any] = [group.resource]
             for scoped in group.scope_spans:
-                assert (scoped.scope.name, list(scoped.scope.attributes)) == ("loopscope", [])
+                assert (scoped.scope.name, list(scoped.scope.attributes)) == ("loopscope.genai", [])
                 for span in scoped.spans:
                     holders += [span, *span.events, *span.links]
                     assert not [event.name for event in span.events if event.name.startswith("loopscope.")]

@@ -17,7 +17,7 @@ from loopscope_schemas.wire import PRODUCT
 from . import guard
 from .encoding import request_parts
 from .endpoints import credential_free, identity_url
-from .genai_spans import standard_resource, standard_span
+from .genai_spans import standard_resource, standard_scope, standard_span
 from .transport import Answer, Sender, Transport
 
 if TYPE_CHECKING:
@@ -131,7 +131,9 @@ class Backend:
         standard = [made for span in spans if (made := self._standard(span)) is not None]
         if not standard:
             return NOTHING_TO_SEND
-        parts = request_parts(standard_resource(resource), self._scope, [span.SerializeToString() for span in standard])
+        parts = request_parts(
+            standard_resource(resource), standard_scope(self._scope), [span.SerializeToString() for span in standard]
+        )
         if self._endpoint.protocol != "http/json":
             return self._sender.post(self._config.traces_url, parts)
         return self._sender.post(self._config.traces_url, [_as_json(b"".join(parts))], JSON)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
@@ -86,6 +86,13 @@ def standard_resource(recorded: bytes) -> bytes:
     del resource.attributes[:]
     resource.attributes.extend(kept)
     return resource.SerializeToString()
+
+
+def standard_scope(recorded: bytes) -> bytes:
+    """The `InstrumentationScope` message under which standard spans go: not the one of our own form."""
+    scope = InstrumentationScope.FromString(recorded)
+    scope.name = f"{at.OWN_PREFIX}genai"
+    return scope.SerializeToString()
 
 
 def _kept(items: Iterable[KeyValue], *, content: bool) -> list[KeyValue]:

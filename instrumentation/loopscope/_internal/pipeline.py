@@ -21,6 +21,8 @@ from loopscope_schemas import attributes as at
 from . import guard
 from .config import QUEUE_MAX_ITEMS, Config
 from .endpoints import credential_free
+from .genai_metrics import GenAIMetrics
+from .host_spans import HostSpans, current_host_context
 from .spool import ADDRESS, directory_for
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ SMALL_ITEM_BYTES = 2_000
 class _Started(NamedTuple):
     start: Start
     heartbeat: bool
+    host_parent: Any = None
+    """The host's own span above this one, where the host's pipeline gets a copy."""
 
 
 class _Ended(NamedTuple):
@@ -79,6 +83,10 @@ class Pipeline:
         self._exporter: Exporter | None = None
         self._closed = False
         self._prices_asked = False
+        self._metrics = GenAIMetrics(version)
+        self._host_spans: HostSpans | None = None
+        if config.host_spans != "off":
+            self._host_spans = HostSpans(version, content=config.host_spans == "full")
         self._directory: Path | None = None
         if config.spool_dir is not None:
             self._directory = directory_for(config.spool_dir, config.traces_url)
@@ -87,7 +95,8 @@ class Pipeline:
 
     def started(self, start: Start, *, heartbeat: bool) -> None:
         """A span began."""
-        self._put(_Started(start, heartbeat), SMALL_ITEM_BYTES, spans=0)
+        host_parent = current_host_context(start) if self._host_spans is not None else None
+        self._put(_Started(start, heartbeat, host_parent), SMALL_ITEM_BYTES, spans=0)
 
     def finished(self, recording: Recording) -> None:
         """A span ended."""
@@ -136,6 +145,8 @@ class Pipeline:
         if not barrier.reached.wait(max(deadline - time.monotonic(), 0.0)) or self._exporter is None:
             return False
         empty = self._exporter.wait_empty(deadline, give_up_when_away=give_up_when_away)
+        if self._host_spans is not None:
+            self._host_spans.wait(deadline - time.monotonic())
         return empty and self._lost() == lost
 
     @staticmethod
@@ -227,17 +238,18 @@ class Pipeline:
         # A span that ended in the meantime needs no marker any more.
         waiting = [item for item in starts if item.start.span_id not in ended]
         try:
-            starting = [self._cleaned(start) for start, _ in waiting]
-            for (_, heartbeat), start in zip(waiting, starting, strict=True):
-                if heartbeat:
+            starting = [self._cleaned(item.start) for item in waiting]
+            for item, start in zip(waiting, starting, strict=True):
+                if item.heartbeat:
                     exporter.opened(start)
             exporter.mark([marker(start) for start in starting])
         except Exception as error:  # noqa: BLE001 - a marker is best effort
             guard.swallowed("loopscope start marker", error)
+        self._begin_in_host(starts)
         with self._lock:
             self._queued_items -= len(starts)
             self._queued_bytes -= SMALL_ITEM_BYTES * len(starts)
-        if not self._prices_asked and any(start.attributes.get(at.OPERATION_NAME) == "chat" for start, _ in starts):
+        if not self._prices_asked and any(item.start.attributes.get(at.OPERATION_NAME) == "chat" for item in starts):
             self._prices_asked = True
             threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
         stop: _Stop | None = None
@@ -250,6 +262,15 @@ class Pipeline:
             elif isinstance(item, _Ended):
                 self._keep(item, spool, exporter, scrubber)
         return stop
+
+    def _begin_in_host(self, starts: list[_Started]) -> None:
+        if self._host_spans is None:
+            return
+        for item in starts:
+            try:
+                self._host_spans.began(self._cleaned(item.start), item.host_parent)
+            except Exception as error:  # noqa: BLE001 - a copy is best effort
+                guard.swallowed("loopscope host spans", error)
 
     def _cleaned(self, start: Start) -> Start:
         """A start without credentials; a name or an id may hold one."""
@@ -302,6 +323,9 @@ class Pipeline:
         parts = span_parts(recording, attributes, changed)
         self._breathe()
         spool.append(parts)
+        self._metrics.record(attributes, (recording.end_time - recording.start.start_time) / 1e9)
+        if self._host_spans is not None:
+            self._host_spans.ended(recording.start, recording.end_time, parts)
         payload.release()  # a Run that the host keeps must not keep what it recorded
 
     def _breathe(self) -> None:
