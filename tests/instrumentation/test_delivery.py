@@ -566,3 +566,121 @@ def test_what_a_dead_process_dropped_is_told_by_the_next(server: Server, configu
         assert mine.resource["loopscope.dropped.spans"] == dropped
         assert loopscope.stats()["spans_dropped"] == 0
         until(lambda: not list(tmp_path.rglob("*.drops")), "the count to be told and forgotten")
+
+
+def test_a_collector_that_hangs_holds_up_neither_the_host_nor_its_end(server: Server, tmp_path: Path) -> None:
+    """It takes connections and never answers: the agent's calls go on, its end waits as long as it was told to."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        code = """
+            import anthropic, loopscope
+            loopscope.configure(agent="patient", exit_flush_seconds=0.5)
+            client = anthropic.Anthropic()
+            for number in range(20):
+                client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                       messages=[{"role": "user", "content": f"turn {number}"}])
+            print(loopscope.stats()["spans_recorded"], loopscope.stats()["spans_dropped"], flush=True)
+        """
+        environment = {
+            "LOOPSCOPE_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+            "ANTHROPIC_BASE_URL": server.url,
+            "ANTHROPIC_API_KEY": "k",
+        }
+        with agent_process(code, **environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "20 0\n"
+            assert process.wait(60) == 0
+    left = [Segment.adopt(path) for path in spool_files(tmp_path)]
+    assert sum(len(segment.pending) for segment in left if segment is not None) == 20
+    for segment in left:
+        assert segment is not None
+        segment.close()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_multiprocessing_record_for_themselves(method: str, server: Server, tmp_path: Path) -> None:
+    program = tmp_path / "pool.py"
+    program.write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing, anthropic, loopscope
+
+            # A forked worker has its parent's configuration; a spawned one imports this again.
+            loopscope.configure(agent="pooled")
+
+            def call(text):
+                anthropic.Anthropic().messages.create(
+                    model="claude-sonnet-4-6", max_tokens=1, messages=[{{"role": "user", "content": text}}])
+                assert loopscope.flush(60), loopscope.stats()
+                assert loopscope.stats()["internal_errors"] == 0
+                return loopscope.stats()["spans_delivered"]
+
+            if __name__ == "__main__":
+                call("parent")
+                with multiprocessing.get_context({method!r}).Pool(2) as pool:
+                    assert min(pool.map(call, ["one", "two", "three", "four"], chunksize=1)) >= 1
+                call("parent again")
+            """
+        )
+    )
+    environment = {
+        **os.environ,
+        "LOOPSCOPE_ENDPOINT": server.url,
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+    }
+    subprocess.run([sys.executable, str(program)], env=environment, timeout=180, check=True)
+    texts = [call["loopscope.request.body"].split(b'"content":"')[1].split(b'"')[0] for call in server.calls()]
+    assert sorted(texts) == [b"four", b"one", b"parent", b"parent again", b"three", b"two"]
+    processes = {call.resource["loopscope.process.id"]: call.resource["process.pid"] for call in server.calls()}
+    assert len(set(processes.values())) == len(processes) >= 2
+
+
+def test_a_server_that_forks_its_workers(server: Server, tmp_path: Path) -> None:
+    """As gunicorn does with a preloaded application: configured in the master, calls in the workers, SIGTERM, new ones.
+
+    A worker that is killed leaves spans behind; a later worker of the same master delivers them.
+    """
+    code = """
+        import anthropic, loopscope, os, signal, sys
+        loopscope.configure(agent="preloaded")
+        client = anthropic.Anthropic()
+
+        def serve(name, *, killed):
+            client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                   messages=[{"role": "user", "content": name}])
+            if killed:
+                while loopscope.stats()["queue_spans"]:
+                    pass
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        for generation in range(2):
+            workers = []
+            for number in range(3):
+                child = os.fork()
+                if child == 0:
+                    serve(f"worker {generation}.{number}", killed=generation == 0)
+                    sys.exit(0)  # runs the exit hooks, as gunicorn's workers do
+                workers.append(child)
+            for child in workers:
+                os.waitpid(child, 0)
+        assert loopscope.flush(60)
+        print("done", flush=True)
+    """
+    environment = {
+        "LOOPSCOPE_ENDPOINT": server.url,
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "LOOPSCOPE_EXIT_FLUSH_SECONDS": "60",
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+    }
+    with agent_process(code, **environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        assert process.wait(60) == 0
+    bodies = {call["loopscope.request.body"] for call in server.calls()}
+    assert bodies == {request.body for request in server.messages}
+    assert len(bodies) == 6
