@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -153,7 +154,8 @@ def python_value(value: AnyValue) -> Any:
 class Server:
     """The Messages API and the OTLP sink, on one port each test has to itself."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "http" if tls is None else "https"
         self.messages: list[Request] = []
         self.traces: list[Request] = []
         self.starts: list[Request] = []
@@ -171,11 +173,13 @@ class Server:
         self._changed = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._http.daemon_threads = True
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_port}"
 
     def start(self) -> None:
         self._thread.start()
@@ -336,8 +340,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def running_server() -> Generator[Server]:
-    server = Server()
+def running_server(tls: ssl.SSLContext | None = None) -> Generator[Server]:
+    server = Server(tls=tls)
     server.start()
     try:
         yield server

@@ -91,7 +91,7 @@ def running_server_at(port: int) -> Generator[Server]:
         late.stop()
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(
     status: int, server: Server, configure: Configure, client: anthropic.Anthropic
 ) -> None:

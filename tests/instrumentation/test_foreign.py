@@ -2,7 +2,10 @@
 
 import base64
 import json
+import shutil
 import socket
+import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -527,6 +530,54 @@ def test_grpc(
     keys = {item.key for item in (*span.attributes, *request.resource_spans[0].resource.attributes)}
     assert at.INPUT_MESSAGES in keys
     assert not [key for key in keys if key.startswith("loopscope.")]
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A folder with an authority, and a server's and a client's certificate of it."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+
+    def run(*arguments: str) -> None:
+        subprocess.run([openssl, *arguments], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+
+    new = ("req", "-nodes", "-newkey", "rsa:2048")
+    run(*new, "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", "ca.key", "-out", "ca.pem")
+    (tmp_path / "names").write_text("subjectAltName=IP:127.0.0.1")
+    for name in ("server", "client"):
+        run(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
+        run(
+            *("x509", "-req", "-days", "2", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key"),
+            *("-CAcreateserial", "-extfile", "names", "-out", f"{name}.pem"),
+        )
+    return tmp_path
+
+
+def test_certificates(
+    certificates: Path, otel: Callable[..., None], client: anthropic.Anthropic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server of a private authority that wants to see a certificate itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates / "server.pem", certificates / "server.key")
+    context.load_verify_locations(certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with running_server(context) as secure:
+        secure.answer_identity = lambda _: (404, b"")
+        endpoint = {"TRACES_ENDPOINT": f"{secure.url}/v1/traces", "CERTIFICATE": str(certificates / "ca.pem")}
+        otel(**endpoint)
+        client.messages.create(**ask("without a certificate"))
+        assert not loopscope.flush(2)
+        assert "they wait in the spool" in caplog.text
+        otel(
+            **endpoint,
+            CLIENT_CERTIFICATE=str(certificates / "client.pem"),
+            CLIENT_KEY=str(certificates / "client.key"),
+        )
+        client.messages.create(**ask("with a certificate"))
+        secure.wait_for(lambda: len(secure.spans()) >= 1, "the call")
+        assert b"with a certificate" in b"".join(request.body for request in secure.traces)
+        assert_standard(secure)
 
 
 def test_grpc_that_nobody_answers_waits(otel: Callable[..., None], client: anthropic.Anthropic) -> None:

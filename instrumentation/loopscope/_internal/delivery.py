@@ -35,8 +35,8 @@ BATCH_MAX_SPANS = 512
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
 MAX_SERVER_FAILURES = 10
-"""Answers of 500 and the like to the same batch before it is taken to be the cause and set aside. 429, 502, 503, 504
-and no answer at all say nothing about the batch and are never counted."""
+"""Answers of 500 and the like to the same batch before it is taken to be the cause and set aside. 401, 403, 429, 502,
+503, 504 and no answer at all say nothing about the batch and are never counted."""
 MARKERS_MAX = 5_000
 REJECTED_MAX_BYTES = 64 * 1024 * 1024
 
@@ -243,8 +243,8 @@ class Exporter:
                 guard.count("spans_rejected", rejected)
             self._spool.settle(batch)
             return True
-        if answer.says_nothing or answer.status >= 500:
-            if not answer.says_nothing:
+        if answer.says_nothing or answer.wants_key or answer.status >= 500:
+            if not answer.says_nothing and not answer.wants_key:
                 self._server_failures += 1
             if self._server_failures < MAX_SERVER_FAILURES:
                 self._back_off(answer)
@@ -258,10 +258,11 @@ class Exporter:
         guard.count("export_failures")
         guard.warn_once(
             "export",
-            "loopscope: the collector at %s does not take spans (%s %s); they wait in the spool",
+            "loopscope: the collector at %s does not take spans (%s %s%s); they wait in the spool",
             self._address,
             answer.status or "no answer:",
             answer.reason,
+            ": check LOOPSCOPE_API_KEY or the headers" if answer.wants_key else "",
         )
         wait = answer.retry_after
         if wait is None:

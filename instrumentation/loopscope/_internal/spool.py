@@ -164,7 +164,8 @@ class Segment:
 
     def delivered_up_to(self, offset: int) -> None:
         """Keep in the file that what stands before this offset needs no more delivery, should this process die."""
-        if self.path is not None and os.pread(self.fd, len(MAGIC), 0) == MAGIC:
+        # No descriptor: closed while the exporter still waited for an answer; then it is delivered again.
+        if self.path is not None and self.fd >= 0 and os.pread(self.fd, len(MAGIC), 0) == MAGIC:
             os.pwrite(self.fd, _CURSOR.pack(offset), len(MAGIC))
 
     def truncate(self) -> None:

@@ -47,6 +47,11 @@ class Answer:
         """Nobody answered, or whoever did was busy: no word about the request or about who is there."""
         return self.status in (0, 408, 429, 502, 503, 504)
 
+    @property
+    def wants_key(self) -> bool:
+        """The sender is refused, not what it sent: with the right key the same request will be taken."""
+        return self.status in (401, 403)
+
 
 class Sender(Protocol):
     """A way to a backend: HTTP or gRPC."""
