@@ -22,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from typing import Any
 
+from loopscope_schemas.wire import PRODUCT, WIRE_VERSION
+
 SIZES_KB = (4, 100, 600)
 BUDGET_US = {4: 120.0, 100: 300.0, 600: 1000.0}
 BUDGET_CPU_MS = 3.0
@@ -46,6 +48,14 @@ ANSWER = json.dumps(
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def do_GET(self) -> None:
+        # Who is asked: Loopscope's collector, so that what is measured is what it gets.
+        body = json.dumps({"product": PRODUCT, "version": "0", "wire": WIRE_VERSION}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))

@@ -109,7 +109,10 @@ def test_what_cannot_be_used_is_passed_over(tmp_path: Path, caplog: pytest.LogCa
 def test_grpc_without_its_library_says_what_to_install(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    def nothing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("importlib.util.find_spec", nothing)
     config(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert "pip install 'loopscope[grpc]'" in caplog.text
 
