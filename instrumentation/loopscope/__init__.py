@@ -16,17 +16,22 @@ from typing import Literal
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
+from ._internal.ledger import RunStats
+from ._internal.limits import Limits
 from ._internal.runs import Run, current_run, run
 from ._internal.tools import tool
-from .exceptions import ConfigurationError, LoopscopeError
+from .exceptions import ConfigurationError, LimitExceeded, LoopscopeError
 
 __version__ = _runtime.VERSION
 
 __all__ = [
     "ConfigurationError",
     "Instrumentation",
+    "LimitExceeded",
+    "Limits",
     "LoopscopeError",
     "Run",
+    "RunStats",
     "agent",
     "configure",
     "current_run",
@@ -59,16 +64,18 @@ def configure(
     exit_flush_seconds: float | None = None,
     backend: Literal["auto", "loopscope", "otlp"] | None = None,
     host_spans: Literal["off", "metadata", "full"] | None = None,
+    limits: Limits | Mapping[str, float | int | str] | None = None,
     disabled: bool | None = None,
 ) -> None:
     """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
 
     Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
     lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
-    credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model to
-    US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`). `backend` says
-    whose the endpoint is where asking it does not: any OTLP backend may stand there, and gets standard GenAI spans.
-    `host_spans` adds such spans to the host's own OpenTelemetry pipeline, without content (`metadata`) or with it.
+    credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model
+    to US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`). `limits` hold
+    for every run that has none of its own, declared or found from the message history. `backend` says whose the
+    endpoint is where asking it does not: any OTLP backend may stand there, and gets standard GenAI spans. `host_spans`
+    adds such spans to the host's own OpenTelemetry pipeline, without content (`metadata`) or with it.
 
     Raises ConfigurationError for an argument that cannot be used, and nothing else.
     """
@@ -92,6 +99,7 @@ def configure(
             "exit_flush_seconds": exit_flush_seconds,
             "backend": backend,
             "host_spans": host_spans,
+            "limits": limits,
             "disabled": disabled,
         }
     )

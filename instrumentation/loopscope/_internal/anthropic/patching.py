@@ -1,9 +1,11 @@
 """Wrapping the anthropic SDK's methods, and undoing it.
 
-Four methods of each client base: `request`, the funnel of every call, gives identity and outcome; `_build_request`,
-once an HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the
-SDK parses it. What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what
-depends on it is not recorded, once logged, and the rest works.
+Methods of the client bases: `request`, the funnel of every call, gives identity and outcome; `_build_request`, once an
+HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the SDK parses
+it; `_should_retry` and `_calculate_retry_timeout`, called only after a failed attempt, give its status and its end;
+`_attempt_request` finds requests that are sent while no call is under way.
+What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what depends on it is
+not recorded, once logged, and the rest works.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any
 
 from loopscope._internal import guard
 
-from .calls import LLMCall, begin_call
+from .calls import LLMCall, begin_call, begin_outside
+from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
 _current: ContextVar[LLMCall | None] = ContextVar("loopscope_anthropic_call", default=None)
@@ -72,9 +75,14 @@ class Instrumentation:
         """Wrap the methods of `anthropic._base_client`."""
         sync, asynchronous = module.SyncAPIClient, module.AsyncAPIClient
         self._replace(module.BaseClient, "_build_request", self._build_request)
+        self._replace(module.BaseClient, "_should_retry", self._should_retry)
+        self._replace(module.BaseClient, "_calculate_retry_timeout", self._calculate_retry_timeout)
         self._replace(sync, "request", self._request)
         self._replace(sync, "_process_response", self._process_response)
         self._replace(asynchronous, "request", self._async_request)
+        if hasattr(sync, "_attempt_request"):  # SDKs without it have no middleware, which alone sends outside of a call
+            self._replace(sync, "_attempt_request", self._attempt_request)
+            self._replace(asynchronous, "_attempt_request", self._async_attempt_request)
         self._replace(asynchronous, "_process_response", self._async_process_response)
 
     def _replace(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
@@ -94,6 +102,8 @@ class Instrumentation:
             if not self._active:
                 return original(client, *args, **kwargs)
             call = begin_call(client, args, kwargs)
+            if isinstance(call, StoppedCall):
+                return call.answer(client, args, kwargs)
             if call is None and _current.get() is None:
                 return original(client, *args, **kwargs)
             # Also for a request that is no LLM call, so that it is not taken for an attempt of one around it.
@@ -118,6 +128,8 @@ class Instrumentation:
             if not self._active:
                 return await original(client, *args, **kwargs)
             call = begin_call(client, args, kwargs)
+            if isinstance(call, StoppedCall):
+                return await call.answer_async(client, args, kwargs)
             if call is None and _current.get() is None:
                 return await original(client, *args, **kwargs)
             token = _current.set(call)
@@ -135,16 +147,75 @@ class Instrumentation:
 
         return request
 
+    def _attempt_request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _attempt_request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = begin_outside(client, args, kwargs) if self._active and _current.get() is None else None
+            if call is None:
+                return original(client, *args, **kwargs)
+            token = _current.set(call)
+            try:
+                result = original(client, *args, **kwargs)
+            except BaseException as error:
+                call.failed(error)
+                raise
+            finally:
+                _current.reset(token)
+            call.answered_outside(result)
+            return result
+
+        return _attempt_request
+
+    def _async_attempt_request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        async def _attempt_request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = begin_outside(client, args, kwargs) if self._active and _current.get() is None else None
+            if call is None:
+                return await original(client, *args, **kwargs)
+            token = _current.set(call)
+            try:
+                result = await original(client, *args, **kwargs)
+            except BaseException as error:
+                call.failed(error)
+                raise
+            finally:
+                _current.reset(token)
+            call.answered_outside(result)
+            return result
+
+        return _attempt_request
+
     def _build_request(self, original: Any) -> Any:
         @functools.wraps(original)
         def _build_request(client: Any, *args: Any, **kwargs: Any) -> Any:
             request = original(client, *args, **kwargs)
             call = _current.get() if self._active else None
             if call is not None:
-                call.attempt(request, args[0] if args else kwargs.get("options"))
+                call.attempt(client, request, args[0] if args else kwargs.get("options"))
             return request
 
         return _build_request
+
+    def _should_retry(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _should_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = _current.get() if self._active else None
+            if call is not None:
+                call.refused(args[0] if args else kwargs.get("response"))
+            return original(client, *args, **kwargs)
+
+        return _should_retry
+
+    def _calculate_retry_timeout(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _calculate_retry_timeout(client: Any, *args: Any, **kwargs: Any) -> Any:
+            delay = original(client, *args, **kwargs)
+            call = _current.get() if self._active else None
+            if call is not None:
+                call.retrying(delay)
+            return delay
+
+        return _calculate_retry_timeout
 
     def _process_response(self, original: Any) -> Any:
         @functools.wraps(original)
