@@ -169,9 +169,13 @@ class Exporter:
                 self._retry_at = time.monotonic() + MAX_BACKOFF_SECONDS
             finally:
                 self._scanned.set()
-        self._note_drops()
-        self._drops.close()
-        self._backend.close()
+        for leave in (self._note_drops, self._drops.close, self._backend.close):
+            try:
+                leave()
+            except Exception as error:
+                if guard.reraise:
+                    raise
+                guard.swallowed("loopscope exporter's end", error)
         with self._settled:
             self._settled.notify_all()
 
