@@ -305,7 +305,7 @@ def test_another_backend_is_asked_again_after_a_while(
     foreign.drop_connections()
     client.messages.create(**ask("second"))
     delivered()
-    first, second = foreign.spans()
+    first, second = foreign.calls()
     assert at.REQUEST_BODY not in first.attributes
     assert second[at.REQUEST_BODY] == foreign.messages[1].body
 
@@ -587,7 +587,9 @@ def test_grpc_that_nobody_answers_waits(otel: Callable[..., None], client: anthr
     otel(PROTOCOL="grpc", TRACES_ENDPOINT=f"http://127.0.0.1:{port}")
     client.messages.create(**ask())
     assert not loopscope.flush(1.0)
-    assert loopscope.stats()["spool_spans"] == 1
+    # The call, and its run when that was found to have ended by now.
+    assert loopscope.stats()["spool_spans"] in (1, 2)
+    assert loopscope.stats()["spans_delivered"] == 0
 
 
 def test_disabled_by_the_standard_variable(
