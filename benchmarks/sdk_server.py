@@ -56,6 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = b"{}"
         if self.path == "/received":
             body, _Handler.received = str(_Handler.received).encode(), 0
+        elif self.path == "/loopscope/v1/identity":
+            # Loopscope asks who is there: its own collector, so that what is measured is what that gets.
+            body = b'{"product": "loopscope", "version": "0", "wire": 1}'
         self._answer(body, "application/json")
 
     def do_POST(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from ._internal import propagation as _propagation
 from ._internal import runtime as _runtime
@@ -77,6 +78,8 @@ def configure(
     capture_content: bool | None = None,
     price_overrides: Mapping[str, Mapping[str, float | int | str]] | None = None,
     exit_flush_seconds: float | None = None,
+    backend: Literal["auto", "loopscope", "otlp"] | None = None,
+    host_spans: Literal["off", "metadata", "full"] | None = None,
     limits: Limits | Mapping[str, float | int | str] | None = None,
     disabled: bool | None = None,
 ) -> None:
@@ -90,7 +93,9 @@ def configure(
     or "off" (nothing), or a mapping of agent to one of these, `*` for the others; `capture_content=False` is
     "metadata". `price_overrides` maps a model to US dollars per million tokens (`input`, `output`, `cache_read`,
     `cache_write`, `cache_write_1h`). `limits` hold for every run that has none of its own, declared or found from the
-    message history.
+    message history. `backend` says whose the endpoint is where asking it does not: any OTLP backend may stand there,
+    and gets standard GenAI spans. `host_spans` adds such spans to the host's own OpenTelemetry pipeline, without
+    content (`metadata`) or with it.
 
     Raises ConfigurationError for an argument that cannot be used, and nothing else.
     """
@@ -115,6 +120,8 @@ def configure(
             "capture_content": capture_content,
             "price_overrides": price_overrides,
             "exit_flush_seconds": exit_flush_seconds,
+            "backend": backend,
+            "host_spans": host_spans,
             "limits": limits,
             "disabled": disabled,
         }

@@ -124,7 +124,12 @@ PROMPT_NAME: Final = "gen_ai.prompt.name"
 PROMPT_VERSION: Final = "gen_ai.prompt.version"
 """Version of the prompt in use."""
 
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - no password
+"""On the metric of tokens used: input or output."""
+
 # --- Loopscope: the run ---
+OWN_PREFIX: Final = "loopscope."
+"""Before the names that are Loopscope's own; nothing under it goes to another backend."""
 RUN_ID: Final = "loopscope.run.id"
 """The run a span belongs to: 32 lower-case hex digits."""
 RUN_PARENT_ID: Final = "loopscope.run.parent_id"
@@ -261,7 +266,7 @@ PROCESS_ID: Final = "loopscope.process.id"
 HEARTBEAT_AT: Final = "loopscope.heartbeat.at"
 """On a start marker that is sent again: when its process was last alive, Unix nanoseconds (int)."""
 DROPPED_SPANS: Final = "loopscope.dropped.spans"
-"""Spans that this process had to drop so far (int, resource)."""
+"""Spans that this process had to drop so far, and those that a dead one could not tell any more (int, resource)."""
 SDK_VERSION: Final = "loopscope.sdk.version"
 """Version of Loopscope that recorded (resource)."""
 

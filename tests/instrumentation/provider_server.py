@@ -4,8 +4,11 @@ It speaks real HTTP on a free port and keeps the bytes it received. The stand-in
 `loopscope.stub`; this one is only as clever as these tests need.
 """
 
+import contextlib
 import gzip
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -18,7 +21,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from loopscope_schemas.wire import IDENTITY_PATH, PRODUCT, WIRE_VERSION
+
 DEADLINE_SECONDS = 60.0
+IDENTITY = json.dumps({"product": PRODUCT, "version": "0", "wire": WIRE_VERSION}).encode()
 
 USAGE = {
     "input_tokens": 21,
@@ -155,25 +161,34 @@ def python_value(value: AnyValue) -> Any:
 class Server:
     """The Messages API and the OTLP sink, on one port each test has to itself."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+        self._scheme = "http" if tls is None else "https"
         self.messages: list[Request] = []
         self.traces: list[Request] = []
         self.starts: list[Request] = []
         self.others: list[Request] = []
+        self.asked: list[Request] = []
+        """Requests for the identity."""
         self.replies: list[Reply] = []
         """Taken from the front; the last stays."""
         self.counts: list[Reply] = []
         """The same for count_tokens; without one, 7 tokens are counted."""
         self.answer_traces: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self.answer_starts: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
+        self.answer_identity: Callable[[Request], tuple[int, bytes]] = lambda _: (200, IDENTITY)
+        self.gunzip = False
+        """Whether bodies of spans are kept decompressed."""
+        self.connections: set[socket.socket] = set()
         self._changed = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._http.daemon_threads = True
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_port}"
 
     def start(self) -> None:
         self._thread.start()
@@ -182,6 +197,19 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+    def restart(self) -> None:
+        """Serve at the same port again, after `stop`."""
+        self._http = ThreadingHTTPServer(("127.0.0.1", self._http.server_port), _handler(self))
+        self._http.daemon_threads = True
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
+        self.start()
+
+    def drop_connections(self) -> None:
+        """Close every connection that a client keeps open."""
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def note(self, kind: list[Request], request: Request) -> None:
         with self._changed:
@@ -234,8 +262,24 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def setup(self) -> None:
+            super().setup()
+            server.connections.add(self.connection)
+
+        def finish(self) -> None:
+            server.connections.discard(self.connection)
+            super().finish()
+
+        def do_GET(self) -> None:
+            request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, b"")
+            server.note(server.asked if self.path == IDENTITY_PATH else server.others, request)
+            status, body = server.answer_identity(request) if self.path == IDENTITY_PATH else (404, b"")
+            self.reply(status, {"content-type": "application/json"}, body)
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if server.gunzip and self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
             request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
             if self.path == "/v1/traces":
                 status, headers = server.answer_traces(request)
@@ -335,8 +379,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def running_server() -> Generator[Server]:
-    server = Server()
+def running_server(tls: ssl.SSLContext | None = None) -> Generator[Server]:
+    server = Server(tls=tls)
     server.start()
     try:
         yield server

@@ -10,6 +10,7 @@ import pytest
 
 import loopscope
 from loopscope._internal.config import Config, resolve
+from loopscope._internal.endpoints import Endpoint
 
 
 def config(tmp_path: Path, environ: dict[str, str] | None = None, **arguments: Any) -> Config:
@@ -46,6 +47,76 @@ def test_a_traces_url_of_otel_is_taken_as_it_is_and_gets_no_markers(tmp_path: Pa
     assert (made.traces_url, made.starts_url) == ("https://backend/custom?x=1", None)
 
 
+def test_a_full_url_of_the_usual_path_may_be_our_collectors(tmp_path: Path) -> None:
+    made = config(tmp_path, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://c:1/base/v1/traces"})
+    assert (made.traces_url, made.starts_url) == ("https://c:1/base/v1/traces", "https://c:1/base/loopscope/v1/starts")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("10000", 10.0), ("1500", 1.5), ("10", 10.0), ("0.5", 1.0), ("999999", 300.0), ("soon", 10.0), ("-1", 10.0)],
+)
+def test_the_timeout_in_milliseconds_or_as_python_has_it(value: str, seconds: float, tmp_path: Path) -> None:
+    otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:1", "OTEL_EXPORTER_OTLP_TIMEOUT": value}
+    assert config(tmp_path, otel).endpoint.timeout_seconds == seconds
+
+
+def test_traces_own_variables_win_over_the_general_ones_and_only_where_otel_points(tmp_path: Path) -> None:
+    otel = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "none",
+    }
+    made = config(tmp_path, otel).endpoint
+    assert (made.protocol, made.compression) == ("http/json", "none")
+    other = config(tmp_path, otel, endpoint="http://mine:1").endpoint
+    assert (other.protocol, other.compression) == ("http/protobuf", None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "more", "url"),
+    [
+        ("http://otel:4317", {}, "http://otel:4317"),
+        ("otel:4317", {}, "https://otel:4317"),
+        ("otel:4317", {"OTEL_EXPORTER_OTLP_INSECURE": "true"}, "http://otel:4317"),
+    ],
+)
+def test_a_grpc_endpoint_is_never_our_collector(endpoint: str, more: dict[str, str], url: str, tmp_path: Path) -> None:
+    otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", **more}
+    made = config(tmp_path, otel)
+    assert (made.traces_url, made.starts_url, made.endpoint.protocol) == (url, None, "grpc")
+
+
+def test_what_cannot_be_used_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    otel = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:1",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "carrier pigeon",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "zip",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere.pem",
+        "LOOPSCOPE_HOST_SPANS": "some",
+        "LOOPSCOPE_BACKEND": "mine",
+    }
+    made = config(tmp_path, otel)
+    assert made.endpoint == Endpoint()
+    assert made.host_spans == "off"
+    for name, value in list(otel.items())[1:]:
+        assert name in caplog.text
+        assert value in caplog.text
+
+
+def test_grpc_without_its_library_says_what_to_install(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(_: str) -> None:
+        return None
+
+    monkeypatch.setattr("importlib.util.find_spec", nothing)
+    config(tmp_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://o:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    assert "pip install 'loopscope[grpc]'" in caplog.text
+
+
 def test_otel_headers_go_only_where_otel_points(tmp_path: Path) -> None:
     otel = {"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=a%20b", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://otel:1"}
     assert config(tmp_path, otel).headers == (("x-api-key", "a b"),)
@@ -77,6 +148,8 @@ WRONG: list[tuple[str, Any]] = [
     ("endpoint", "ftp://x"),
     ("endpoint", "http://host:notaport"),
     ("redact", "no"),
+    ("backend", "mine"),
+    ("host_spans", True),
     ("spool_max_bytes", 12),
     ("spool_max_bytes", True),
     ("headers", ["a"]),

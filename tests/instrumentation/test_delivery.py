@@ -18,7 +18,7 @@ import pytest
 
 import loopscope
 from loopscope._internal import delivery, runtime
-from loopscope._internal.spool import Segment
+from loopscope._internal.spool import Segment, Spool
 
 from .conftest import Configure, ask, delivered
 from .provider_server import DEADLINE_SECONDS, Request, Server, running_server
@@ -91,7 +91,7 @@ def running_server_at(port: int) -> Generator[Server]:
         late.stop()
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [401, 403, 408, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(
     status: int, server: Server, configure: Configure, client: anthropic.Anthropic
 ) -> None:
@@ -441,3 +441,246 @@ def test_the_spool_is_its_owners_alone(
     (path,) = spool_files(tmp_path)
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_dead_process_delivered_is_not_delivered_again(
+    server: Server, configure: Configure, tmp_path: Path
+) -> None:
+    """Its file holds delivered and undelivered spans when it is killed; only the latter are left to do."""
+    server.answer_traces = lambda request: (503, {"Retry-After": "60"}) if b"turn 3" in request.body else (200, {})
+    code = """
+        import anthropic, loopscope, time
+        loopscope.configure(agent="doomed")
+        client = anthropic.Anthropic()
+        for number in range(5):
+            client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                   messages=[{"role": "user", "content": f"turn {number}"}])
+            if number == 1:
+                # Spooled together with what follows, so that the file is not emptied by this delivery.
+                while loopscope.stats()["spans_delivered"] < 1:
+                    time.sleep(0.01)
+        while loopscope.stats()["spool_spans"] < 1 or loopscope.stats()["queue_spans"]:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        print(loopscope.stats()["spans_delivered"], flush=True)
+        time.sleep(600)
+    """
+    environment = {
+        "LOOPSCOPE_ENDPOINT": server.url,
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+    }
+    with agent_process(code, **environment) as process:
+        assert process.stdout is not None
+        assert int(process.stdout.readline()) >= 1
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+    server.answer_traces = lambda _: (200, {})
+    configure()
+    server.wait_for(lambda: len({call.span.span_id for call in server.calls()}) == 5, "the dead agent's calls")
+    delivered()
+    assert len(server.calls()) == 5
+
+
+def test_the_cursor_survives_in_the_file(tmp_path: Path) -> None:
+    """Also where a process died between emptying its file and setting the cursor back, and in the first format."""
+    spool = Spool(tmp_path, "one", b"resource", 1 << 20)
+    for number in range(6):
+        spool.append([b"span %d" % number])
+    spool.settle(spool.next_batch(1 << 20, 4))
+    spool.close()
+
+    def left() -> list[bytes]:
+        (path,) = tmp_path.glob("*.spool")
+        segment = Segment.adopt(path)
+        assert segment is not None
+        found = [segment.read(frame) for frame in segment.pending]
+        segment.close()
+        return found
+
+    (path,) = tmp_path.glob("*.spool")
+    assert left() == [b"span 4", b"span 5"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:8] + (1 << 40).to_bytes(8, "big") + whole[16:])
+    assert left() == [b"span %d" % number for number in range(6)]
+    path.write_bytes(b"LOOPSPL1" + whole[16:])
+    assert left() == [b"span %d" % number for number in range(6)]
+    path.write_bytes(b"SOMETHING" + whole)
+    assert Segment.adopt(path) is None
+    assert path.exists(), "a file of an unknown format is not ours to remove"
+
+
+def test_files_of_a_dead_process_are_taken_over_in_their_order(tmp_path: Path) -> None:
+    dead = Spool(tmp_path, "1-dead", b"resource", 1 << 20)
+    for number in range(10):
+        dead.append([b"%d" % number * 60_000])
+    dead.close()
+    assert len(list(tmp_path.glob("*.spool"))) > 2
+    mine = Spool(tmp_path, "2-mine", b"resource", 1 << 20)
+    mine.append([b"mine"])
+    assert mine.adopt_orphans() == 10
+    order: list[bytes] = []
+    while batch := mine.next_batch(1 << 20, 1):
+        order.append(batch[0].segment.read(batch[0])[:1])
+        mine.settle(batch)
+    assert order == [*(b"%d" % number for number in range(10)), b"m"]
+    mine.close()
+
+
+def test_what_a_dead_process_dropped_is_told_by_the_next(server: Server, configure: Configure, tmp_path: Path) -> None:
+    code = """
+        import anthropic, loopscope, time
+        loopscope.configure(agent="doomed", spool_max_bytes=1024 * 1024)
+        client = anthropic.Anthropic()
+        for number in range(30):
+            client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                   messages=[{"role": "user", "content": "x" * 100_000}])
+        while loopscope.stats()["queue_spans"]:
+            time.sleep(0.01)
+        time.sleep(0.5)
+        print(loopscope.stats()["spans_recorded"], loopscope.stats()["spans_dropped"], flush=True)
+        time.sleep(600)
+    """
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    environment = {
+        "LOOPSCOPE_ENDPOINT": f"http://127.0.0.1:{port}",
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+    }
+    with agent_process(code, **environment) as process:
+        assert process.stdout is not None
+        recorded, dropped = map(int, process.stdout.readline().split())
+        assert dropped > 0
+        until(lambda: bool(list(tmp_path.rglob("*.drops"))), "the count to be written down")
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    with running_server_at(port) as late, anthropic.Anthropic(api_key="k", base_url=server.url) as client:
+        configure(endpoint=late.url)
+        late.wait_for(lambda: len(late.spans()) == recorded - dropped, "the spans that are left")
+        client.messages.create(**ask("mine"))
+        delivered()
+        mine = next(call for call in late.calls() if call.resource["service.name"] == "tester")
+        assert mine.resource["loopscope.dropped.spans"] == dropped
+        assert loopscope.stats()["spans_dropped"] == 0
+        until(lambda: not list(tmp_path.rglob("*.drops")), "the count to be told and forgotten")
+
+
+def test_a_collector_that_hangs_holds_up_neither_the_host_nor_its_end(server: Server, tmp_path: Path) -> None:
+    """It takes connections and never answers: the agent's calls go on, its end waits as long as it was told to."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        code = """
+            import anthropic, loopscope
+            loopscope.configure(agent="patient", exit_flush_seconds=0.5)
+            client = anthropic.Anthropic()
+            for number in range(20):
+                client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                       messages=[{"role": "user", "content": f"turn {number}"}])
+            print(loopscope.stats()["spans_recorded"], loopscope.stats()["spans_dropped"], flush=True)
+        """
+        environment = {
+            "LOOPSCOPE_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+            "ANTHROPIC_BASE_URL": server.url,
+            "ANTHROPIC_API_KEY": "k",
+        }
+        with agent_process(code, **environment) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "20 0\n"
+            assert process.wait(60) == 0
+    left = [Segment.adopt(path) for path in spool_files(tmp_path)]
+    assert sum(len(segment.pending) for segment in left if segment is not None) == 20
+    for segment in left:
+        assert segment is not None
+        segment.close()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_of_multiprocessing_record_for_themselves(method: str, server: Server, tmp_path: Path) -> None:
+    program = tmp_path / "pool.py"
+    program.write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing, anthropic, loopscope
+
+            # A forked worker has its parent's configuration; a spawned one imports this again.
+            loopscope.configure(agent="pooled")
+
+            def call(text):
+                anthropic.Anthropic().messages.create(
+                    model="claude-sonnet-4-6", max_tokens=1, messages=[{{"role": "user", "content": text}}])
+                assert loopscope.flush(60), loopscope.stats()
+                assert loopscope.stats()["internal_errors"] == 0
+                return loopscope.stats()["spans_delivered"]
+
+            if __name__ == "__main__":
+                call("parent")
+                with multiprocessing.get_context({method!r}).Pool(2) as pool:
+                    assert min(pool.map(call, ["one", "two", "three", "four"], chunksize=1)) >= 1
+                call("parent again")
+            """
+        )
+    )
+    environment = {
+        **os.environ,
+        "LOOPSCOPE_ENDPOINT": server.url,
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+    }
+    subprocess.run([sys.executable, str(program)], env=environment, timeout=180, check=True)
+    texts = [call["loopscope.request.body"].split(b'"content":"')[1].split(b'"')[0] for call in server.calls()]
+    assert sorted(texts) == [b"four", b"one", b"parent", b"parent again", b"three", b"two"]
+    processes = {call.resource["loopscope.process.id"]: call.resource["process.pid"] for call in server.calls()}
+    assert len(set(processes.values())) == len(processes) >= 2
+
+
+def test_a_server_that_forks_its_workers(server: Server, tmp_path: Path) -> None:
+    """As gunicorn does with a preloaded application: configured in the master, calls in the workers, SIGTERM, new ones.
+
+    A worker that is killed leaves spans behind; a later worker of the same master delivers them.
+    """
+    code = """
+        import anthropic, loopscope, os, signal, sys
+        loopscope.configure(agent="preloaded")
+        client = anthropic.Anthropic()
+
+        def serve(name, *, killed):
+            client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                   messages=[{"role": "user", "content": name}])
+            if killed:
+                while loopscope.stats()["queue_spans"]:
+                    pass
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        for generation in range(2):
+            workers = []
+            for number in range(3):
+                child = os.fork()
+                if child == 0:
+                    serve(f"worker {generation}.{number}", killed=generation == 0)
+                    sys.exit(0)  # runs the exit hooks, as gunicorn's workers do
+                workers.append(child)
+            for child in workers:
+                os.waitpid(child, 0)
+        assert loopscope.flush(60)
+        print("done", flush=True)
+    """
+    environment = {
+        "LOOPSCOPE_ENDPOINT": server.url,
+        "LOOPSCOPE_SPOOL_DIR": str(tmp_path / "spool"),
+        "LOOPSCOPE_EXIT_FLUSH_SECONDS": "60",
+        "ANTHROPIC_BASE_URL": server.url,
+        "ANTHROPIC_API_KEY": "k",
+        "PYTHONWARNINGS": "ignore::DeprecationWarning",
+    }
+    with agent_process(code, **environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        assert process.wait(60) == 0
+    bodies = {call["loopscope.request.body"] for call in server.calls()}
+    assert bodies == {request.body for request in server.messages}
+    assert len(bodies) == 6

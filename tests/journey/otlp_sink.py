@@ -1,6 +1,7 @@
 """A local OTLP/HTTP endpoint that keeps what it is sent, for tests that look at the wire and need no store."""
 
 import gzip
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -10,20 +11,25 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from loopscope_schemas.wire import IDENTITY_PATH, PRODUCT, STARTS_PATH, TRACES_PATH, WIRE_VERSION
+
 
 class OtlpSink:
     """Answers 200 to spans and start markers, and to a health check. `with OtlpSink() as sink: sink.url`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._bodies: dict[str, list[bytes]] = {"/v1/traces": [], "/loopscope/v1/starts": []}
+        self._bodies: dict[str, list[bytes]] = {TRACES_PATH: [], STARTS_PATH: []}
         sink = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                self._answer(200 if self.path == "/healthz" else 404)
+                if self.path == IDENTITY_PATH:
+                    self._answer(200, json.dumps({"product": PRODUCT, "version": "0", "wire": WIRE_VERSION}).encode())
+                else:
+                    self._answer(200 if self.path == "/healthz" else 404)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
@@ -35,11 +41,12 @@ class OtlpSink:
                         sink._bodies[self.path].append(body)
                 self._answer(200 if known else 404)
 
-            def _answer(self, status: int) -> None:
+            def _answer(self, status: int, body: bytes = b"") -> None:
                 self.send_response(status)
-                self.send_header("content-type", "application/x-protobuf")
-                self.send_header("content-length", "0")
+                self.send_header("content-type", "application/json" if body else "application/x-protobuf")
+                self.send_header("content-length", str(len(body)))
                 self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name in the base class
                 """Quiet."""
@@ -54,11 +61,11 @@ class OtlpSink:
 
     def spans(self) -> list[dict[str, Any]]:
         """The attributes of each finished span, once each, with `error` (bool) beside them."""
-        return _spans(self.received("/v1/traces"))
+        return _spans(self.received(TRACES_PATH))
 
     def markers(self) -> list[dict[str, Any]]:
         """The attributes of each start marker and heartbeat."""
-        return [_attributes(span) for span in _decoded(self.received("/loopscope/v1/starts"))]
+        return [_attributes(span) for span in _decoded(self.received(STARTS_PATH))]
 
     def received(self, path: str) -> list[bytes]:
         """Bodies posted to a path, decompressed, in order of arrival."""

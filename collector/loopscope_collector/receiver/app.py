@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any, Final
 
 from loopscope_collector.keys import accepts, key_of, names_loopback
@@ -20,12 +21,13 @@ from loopscope_collector.queue import DurableQueue, QueueFullError, QueueUnavail
 from loopscope_collector.receiver.answers import JSON, Answer, RefusedError, accepted
 from loopscope_collector.receiver.protobuf import Decoded
 from loopscope_collector.receiver.requests import Head, Limits, content_type_of, decode_body, read_head, too_large
+from loopscope_schemas.wire import IDENTITY_PATH, PRODUCT, STARTS_PATH, TRACES_PATH, WIRE_VERSION
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-INGEST_PATHS: Final = {"/v1/traces": "traces", "/loopscope/v1/starts": "starts"}
+INGEST_PATHS: Final = {TRACES_PATH: "traces", STARTS_PATH: "starts"}
 DRAIN_SECONDS: Final = 5.0
 """After an early refusal the sender's body is read for so long at most: most clients look at the answer only then."""
 
@@ -70,6 +72,7 @@ class Receiver:
         self._body_idle_seconds = body_idle_seconds
         self._clock = clock
         self._inflight_bytes = 0
+        self._identity = json.dumps({"product": PRODUCT, "version": version(PRODUCT), "wire": WIRE_VERSION}).encode()
         # Two: one long body must not hold up the next; more would only fight over the interpreter's lock.
         self._decoders = ThreadPoolExecutor(2, "receiver-decode")
         _describe(metrics)
@@ -110,6 +113,10 @@ class Receiver:
             _check_method(method, path, ("POST",))
             self._check_key(headers, self._ingest_keys, "LOOPSCOPE_INGEST_KEYS")
             return await self._ingest(kind, headers, receive)
+        if path == IDENTITY_PATH:
+            # Without a key: an agent whose key is wrong must still learn that this is its collector, and wait.
+            _check_method(method, path, ("GET", "HEAD"))
+            return Answer(200, JSON, self._identity)
         if path == "/healthz":
             _check_method(method, path, ("GET", "HEAD"))
             return self._health()
@@ -118,7 +125,9 @@ class Receiver:
             self._check_key(headers, (*self._read_keys, *self._ingest_keys), "LOOPSCOPE_READ_KEYS")
             self._metrics.gauge("receiver_inflight_bytes", self._inflight_bytes)
             return Answer(200, CONTENT_TYPE, self._metrics.exposition().encode())
-        served = ", ".join((*(f"POST {known}" for known in INGEST_PATHS), "GET /healthz", "GET /metrics"))
+        served = ", ".join(
+            (*(f"POST {known}" for known in INGEST_PATHS), f"GET {IDENTITY_PATH}", "GET /healthz", "GET /metrics")
+        )
         raise RefusedError(404, "path", f"there is nothing at {path[:80]!r}; here are {served}", close=True)
 
     def _check_sender(self, headers: Mapping[bytes, bytes]) -> None:

@@ -11,18 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 from loopscope.exceptions import ConfigurationError
 
 from .capture import EVERYONE, FULL, METADATA, CapturePolicy, policy_of
+from .endpoints import Endpoint, grpc_url, http_url, protocol_of, resolve_endpoint, starts_beside, under
 from .guard import logger
 from .limits import Limits, limits_of
 from .rules import RedactionRule, pii_kinds, rules_of
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:4318"
-DEFAULT_SPOOL_MAX_BYTES = 512 * 1024 * 1024
-"""Half a gigabyte holds about a day of a busy agent while its collector is away."""
+DEFAULT_SPOOL_MAX_BYTES = 1024 * 1024 * 1024
+"""A gigabyte holds about two days of a busy agent while its collector is away."""
 DEFAULT_MEMORY_MAX_BYTES = 64 * 1024 * 1024
 """What finished calls may hold of the host's memory until they are on disk; six 10 MB requests."""
 QUEUE_MAX_ITEMS = 20_000
@@ -43,8 +44,9 @@ class Config:
     conversation_id: str | None
     traces_url: str
     starts_url: str | None
-    """None when the endpoint is a full traces URL of somebody else: only our collector serves start markers."""
+    """None where our collector cannot be: a full traces URL with a path of its own, or gRPC."""
     headers: tuple[tuple[str, str], ...] = field(repr=False)
+    endpoint: Endpoint
     spool_dir: Path | None
     """None: no directory could be had; spans then wait in memory."""
     spool_max_bytes: int
@@ -58,6 +60,8 @@ class Config:
     resource_attributes: Mapping[str, str]
     enabled: bool
     exit_flush_seconds: float
+    host_spans: str
+    """What also goes into the host's own OpenTelemetry pipeline: off, metadata or full."""
     limits: Limits | None
     """Limits of every run that has none of its own."""
 
@@ -90,6 +94,11 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
         traces_url=traces_url,
         starts_url=starts_url,
         headers=_headers(read, from_otel=from_otel),
+        endpoint=resolve_endpoint(
+            read.env,
+            from_otel=from_otel,
+            backend=read.choice("backend", "LOOPSCOPE_BACKEND", ("auto", "loopscope", "otlp")),
+        ),
         spool_dir=_spool_dir(read),
         spool_max_bytes=read.number(
             "spool_max_bytes", "LOOPSCOPE_SPOOL_MAX_BYTES", DEFAULT_SPOOL_MAX_BYTES, MIN_SPOOL_BYTES
@@ -105,6 +114,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
         resource_attributes=resource,
         enabled=not read.flag("disabled", "LOOPSCOPE_DISABLED", default=read.env_flag("OTEL_SDK_DISABLED")),
         exit_flush_seconds=read.seconds("exit_flush_seconds", "LOOPSCOPE_EXIT_FLUSH_SECONDS", 2.0),
+        host_spans=read.choice("host_spans", "LOOPSCOPE_HOST_SPANS", ("off", "metadata", "full")),
         limits=_limits(read),
     )
 
@@ -130,6 +140,19 @@ class _Reader:
         if not isinstance(value, str) or not value.strip():
             raise ConfigurationError(f"configure({argument}={value!r}): expected a text that is not empty")
         return value.strip()
+
+    def choice(self, argument: str, variable: str, choices: tuple[str, ...]) -> str:
+        """One of these; the first is the default."""
+        value = self.arguments.get(argument)
+        if value is not None:
+            if value not in choices:
+                raise ConfigurationError(f"configure({argument}={value!r}): expected one of {', '.join(choices)}")
+            return str(value)
+        if found := self.env(variable):
+            if found[1].lower() in choices:
+                return found[1].lower()
+            _passed_over(*found, f"one of {', '.join(choices)}")
+        return choices[0]
 
     def number(self, argument: str, variable: str, default: int, at_least: int) -> int:
         value = self.arguments.get(argument)
@@ -200,38 +223,25 @@ def _addresses(read: _Reader) -> tuple[str, str | None, bool]:
     """(URL for spans, URL for start markers, whether they come from OTEL_*)."""
     given = read.arguments.get("endpoint")
     if given is not None:
-        if not isinstance(given, str) or _http_url(given) is None:
+        if not isinstance(given, str) or http_url(given) is None:
             raise ConfigurationError(f"configure(endpoint={given!r}): expected http://host:port or https://host[:port]")
-        return (*_under(given), False)
-    grpc = read.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "").strip().lower() == "grpc"
+        return (*under(given), False)
     for variable in ("LOOPSCOPE_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         found = read.env(variable)
         if found is None:
             continue
         otel = variable.startswith("OTEL_")
-        if _http_url(found[1]) is None:
+        grpc = otel and protocol_of(read.env) == "grpc"
+        url = grpc_url(found[1], read.env) if grpc else found[1]
+        if http_url(url) is None:
             _passed_over(*found, "http://host:port or https://host[:port]")
-        elif otel and grpc:
-            logger.warning("loopscope: %s is passed over, it speaks gRPC; set LOOPSCOPE_ENDPOINT", variable)
+        elif grpc:
+            return url, None, True
         elif variable == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT":
-            return found[1], None, True
+            return url, starts_beside(url), True
         else:
-            return (*_under(found[1]), otel)
-    return (*_under(DEFAULT_ENDPOINT), False)
-
-
-def _under(endpoint: str) -> tuple[str, str]:
-    base = endpoint.strip().rstrip("/")
-    return f"{base}/v1/traces", f"{base}/loopscope/v1/starts"
-
-
-def _http_url(text: str) -> SplitResult | None:
-    try:
-        url = urlsplit(text.strip())
-        url.port  # noqa: B018 - raises ValueError when it is no number
-    except ValueError:
-        return None
-    return url if url.scheme in ("http", "https") and url.hostname else None
+            return (*under(url), otel)
+    return (*under(DEFAULT_ENDPOINT), False)
 
 
 def _headers(read: _Reader, *, from_otel: bool) -> tuple[tuple[str, str], ...]:

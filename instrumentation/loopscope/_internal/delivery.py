@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import forks, guard
-from .encoding import marker, request_parts
+from .backend import Backend, Kind, rejected_spans
+from .drops import DropLog, untold_by_dead
+from .encoding import marker
+from .endpoints import credential_free
 from .spool import SUFFIX, Frame, Segment, Spool
-from .transport import Answer, Transport
+from .transport import Answer
 
 if TYPE_CHECKING:
     from .config import Config
@@ -32,20 +35,29 @@ BATCH_MAX_SPANS = 512
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
 MAX_SERVER_FAILURES = 10
-"""Answers of 500 and the like to the same batch before it is taken to be the cause and set aside. 429, 502, 503, 504
-and no answer at all say nothing about the batch and are never counted."""
+"""Answers of 500 and the like to the same batch before it is taken to be the cause and set aside. 401, 403, 429, 502,
+503, 504 and no answer at all say nothing about the batch and are never counted."""
 MARKERS_MAX = 5_000
 REJECTED_MAX_BYTES = 64 * 1024 * 1024
-_WAIT_STATUS = {0, 408, 429, 502, 503, 504}
 
 
 class Exporter:
-    def __init__(self, config: Config, spool: Spool, scope: bytes, resource: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        scope: bytes,
+        resource: Callable[[], bytes],
+        *,
+        takes_over_drops: bool = True,
+    ) -> None:
+        """`takes_over_drops`: whether this process has spans of its own on which to tell what dead ones dropped."""
+        self._takes_over_drops = takes_over_drops
         self._config = config
         self._spool = spool
-        self._scope = scope
         self._resource = resource
-        self._transport = Transport(config.traces_url, config.headers)
+        self._backend = Backend(config, scope)
+        self._address = credential_free(config.traces_url)
         self._jitter = random.Random()  # noqa: S311 - spreads retries; the host's shared generator is left alone
         self._wake = threading.Event()
         self._settled = threading.Condition()
@@ -56,7 +68,11 @@ class Exporter:
         self._open_lock = threading.Lock()
         self._beats: Sequence[Callable[[], None]] = ()
         self._next_heartbeat = 0.0
-        self._next_scan = time.monotonic() + ORPHAN_SCAN_SECONDS
+        self._next_scan = 0.0
+        self._scanned = threading.Event()
+        """Set once what dead processes left has been looked for."""
+        self._drops = DropLog(spool.directory, spool.name)
+        self._drops_told = 0
         self._retry_at = 0.0
         self._failures = 0
         self._server_failures = 0
@@ -72,7 +88,7 @@ class Exporter:
 
     def mark(self, encoded: Sequence[bytes]) -> None:
         """Send these start markers soon."""
-        if not self._markers_on:
+        if not self._markers_on or self._backend.kind is Kind.FOREIGN:
             return
         room = MARKERS_MAX - len(self._markers)
         if len(encoded) > room:
@@ -106,6 +122,8 @@ class Exporter:
         self._retry_at = 0.0
         begun = self._round
         self._wake.set()
+        if not self._scanned.wait(max(deadline - time.monotonic(), 0.0)):
+            return False
         with self._settled:
             while self._spool.spans_held:
                 if give_up_when_away and self._round > begun and self._failures:
@@ -122,6 +140,10 @@ class Exporter:
         if timeout > 0 and self._thread.is_alive():
             self._thread.join(timeout)
 
+    def abandon_after_fork(self) -> None:
+        """In a forked child: the parent's file is the parent's alone. Takes no lock."""
+        self._drops.close()
+
     # --- the thread ---
 
     def _run(self) -> None:
@@ -134,16 +156,26 @@ class Exporter:
             try:
                 self._beat()
                 self._send_markers()
+                self._scan()
+                self._scanned.set()
                 time.sleep(LINGER_SECONDS)
                 self._send_markers()
                 self._deliver()
-                self._scan()
+                self._note_drops()
             except Exception as error:
                 if guard.reraise:
                     raise
                 guard.swallowed("loopscope exporter", error)
                 self._retry_at = time.monotonic() + MAX_BACKOFF_SECONDS
-        self._transport.close()
+            finally:
+                self._scanned.set()
+        for leave in (self._note_drops, self._drops.close, self._backend.close):
+            try:
+                leave()
+            except Exception as error:
+                if guard.reraise:
+                    raise
+                guard.swallowed("loopscope exporter's end", error)
         with self._settled:
             self._settled.notify_all()
 
@@ -171,10 +203,12 @@ class Exporter:
         if not self._markers or not self._markers_on or self._config.starts_url is None:
             return
         markers, self._markers = self._markers, []
-        answer = self._transport.post(self._config.starts_url, request_parts(self._resource(), self._scope, markers))
+        answer = self._backend.send_markers(self._resource(), markers)
+        if answer is None:
+            return  # another backend: they are not for it
         if answer.ok:
             guard.count("markers_sent", len(markers))
-        elif answer.status in _WAIT_STATUS or answer.status >= 500:
+        elif answer.says_nothing or answer.status >= 500:
             guard.count("markers_lost", len(markers))  # best effort: the finished span says it all
         else:
             self._markers_on = False
@@ -206,19 +240,22 @@ class Exporter:
         """One attempt at one batch; False when it has to wait."""
         segment = batch[0].segment
         own = segment.resource == self._spool.resource
+        dropped = _dropped()
         resource = self._resource() if own else segment.resource
         spans = [segment.read(frame) for frame in batch]
-        answer = self._transport.post(self._config.traces_url, request_parts(resource, self._scope, spans))
+        answer = self._backend.send_spans(resource, spans)
         if answer.ok:
             self._failures = self._server_failures = 0
             self._max_spans = BATCH_MAX_SPANS
             guard.count("spans_delivered", len(batch))
-            if rejected := _rejected_spans(answer.body):
+            if own:
+                self._drops_told = dropped
+            if rejected := rejected_spans(answer):
                 guard.count("spans_rejected", rejected)
             self._spool.settle(batch)
             return True
-        if answer.status in _WAIT_STATUS or answer.status >= 500:
-            if answer.status not in _WAIT_STATUS:
+        if answer.says_nothing or answer.wants_key or answer.status >= 500:
+            if not answer.says_nothing and not answer.wants_key:
                 self._server_failures += 1
             if self._server_failures < MAX_SERVER_FAILURES:
                 self._back_off(answer)
@@ -232,10 +269,11 @@ class Exporter:
         guard.count("export_failures")
         guard.warn_once(
             "export",
-            "loopscope: the collector at %s does not take spans (%s %s); they wait in the spool",
-            self._config.traces_url,
+            "loopscope: the collector at %s does not take spans (%s %s%s); they wait in the spool",
+            self._address,
             answer.status or "no answer:",
             answer.reason,
+            ": check LOOPSCOPE_API_KEY or the headers" if answer.wants_key else "",
         )
         wait = answer.retry_after
         if wait is None:
@@ -263,13 +301,25 @@ class Exporter:
         _set_aside(self._spool.directory, batch[0].segment.resource, spans, answer)
         self._spool.settle(batch)
 
+    def _note_drops(self) -> None:
+        self._drops.note(_dropped(), self._drops_told)
+
     def _scan(self) -> None:
         now = time.monotonic()
         if now >= self._next_scan:
             self._next_scan = now + ORPHAN_SCAN_SECONDS
+            if self._takes_over_drops and (untold := untold_by_dead(self._spool.directory, take=True)):
+                guard.count("spans_dropped_by_dead", untold)
+                self._note_drops()
             if found := self._spool.adopt_orphans():
                 guard.count("spans_recovered", found)
                 self._wake.set()
+
+
+def _dropped() -> int:
+    """What the resource of this process' spans says was dropped: by it, and by the dead whose count it took over."""
+    counts = guard.counts()
+    return counts.get("spans_dropped", 0) + counts.get("spans_dropped_by_dead", 0)
 
 
 def _set_aside(directory: Path | None, resource: bytes, spans: list[bytes], answer: Answer) -> None:
@@ -300,18 +350,6 @@ def _bound(rejected: Path) -> None:
         guard.count("rejected_files_removed")
         oldest.unlink(missing_ok=True)
         oldest.with_name(oldest.name.removesuffix(SUFFIX) + ".reason.txt").unlink(missing_ok=True)
-
-
-def _rejected_spans(body: bytes) -> int:
-    if not body:
-        return 0
-    from google.protobuf.message import DecodeError
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
-    try:
-        return ExportTraceServiceResponse.FromString(body).partial_success.rejected_spans
-    except DecodeError:
-        return 0  # a 2xx in another encoding (JSON): accepted
 
 
 def _leave_no_traces() -> None:

@@ -7,7 +7,6 @@ to the collector (`loopscope.dropped.spans`). Threads start with the first item,
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import threading
@@ -23,6 +22,10 @@ from loopscope_schemas import attributes as at
 from . import guard
 from .capture import NAMES, start_without_text, without_text
 from .config import QUEUE_MAX_ITEMS, Config
+from .endpoints import credential_free
+from .genai_metrics import GenAIMetrics
+from .host_spans import HostSpans, current_host_context
+from .spool import ADDRESS, directory_for
 
 if TYPE_CHECKING:
     from .delivery import Exporter
@@ -46,6 +49,8 @@ SMALL_ITEM_BYTES = 2_000
 class _Started(NamedTuple):
     start: Start
     heartbeat: bool
+    host_parent: Any = None
+    """The host's own span above this one, where the host's pipeline gets a copy."""
 
 
 class _Ended(NamedTuple):
@@ -90,20 +95,20 @@ class Pipeline:
         """What the worker itself found to do: done at once, so that a flush that waits for what led to it has it."""
         self._beats: list[Callable[[], None]] = []
         self._prices_asked = False
-        self._directory = self._spool_directory()
-
-    def _spool_directory(self) -> Path | None:
-        """One directory for each collector: a process never delivers another's spans to its own collector."""
-        if self._config.spool_dir is None:
-            return None
-        digest = hashlib.sha256(self._config.traces_url.encode()).hexdigest()[:16]
-        return self._config.spool_dir / digest
+        self._metrics = GenAIMetrics(version)
+        self._host_spans: HostSpans | None = None
+        if config.host_spans != "off":
+            self._host_spans = HostSpans(version, content=config.host_spans == "full")
+        self._directory: Path | None = None
+        if config.spool_dir is not None:
+            self._directory = directory_for(config.spool_dir, config.traces_url)
 
     # --- called by the host's threads ---
 
     def started(self, start: Start, *, heartbeat: bool) -> None:
         """A span began."""
-        self._put(_Started(start, heartbeat), SMALL_ITEM_BYTES, spans=0)
+        host_parent = current_host_context(start) if self._host_spans is not None else None
+        self._put(_Started(start, heartbeat, host_parent), SMALL_ITEM_BYTES, spans=0)
 
     def later(self, work: Callable[[], None]) -> None:
         """Have the worker do something, once it has handled what was queued before."""
@@ -164,6 +169,8 @@ class Pipeline:
         if not barrier.reached.wait(max(deadline - time.monotonic(), 0.0)) or self._exporter is None:
             return False
         empty = self._exporter.wait_empty(deadline, give_up_when_away=give_up_when_away)
+        if self._host_spans is not None:
+            self._host_spans.wait(deadline - time.monotonic())
         return empty and self._lost() == lost
 
     @staticmethod
@@ -193,6 +200,8 @@ class Pipeline:
         """In a forked child: none of this is ours."""
         if self._spool is not None:
             self._spool.abandon_after_fork()
+        if self._exporter is not None:
+            self._exporter.abandon_after_fork()
 
     def gauges(self) -> dict[str, int]:
         spool = self._spool
@@ -218,13 +227,12 @@ class Pipeline:
         if self._directory is not None:
             try:
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                (self._directory / ADDRESS).write_text(credential_free(self._config.traces_url) + "\n", "utf-8")
             except OSError as error:
                 guard.warn_once("spool", "loopscope: cannot create the spool (%s); spans wait in memory", error)
                 self._directory = None
         name = f"{time.time_ns()}-{self._process_id}"
         self._spool = Spool(self._directory, name, resource(self._resource_attributes()), self._config.spool_max_bytes)
-        if found := self._spool.adopt_orphans():
-            guard.count("spans_recovered", found)
         self._exporter = exporter = Exporter(
             self._config, self._spool, scope(self._version), lambda: resource(self._resource_attributes())
         )
@@ -258,17 +266,18 @@ class Pipeline:
         # A span that ended in the meantime needs no marker any more.
         waiting = [item for item in starts if item.start.span_id not in ended]
         try:
-            starting = [_cleaned(start, scrubber) for start, _ in waiting]
-            for (_, heartbeat), start in zip(waiting, starting, strict=True):
-                if heartbeat:
+            starting = [_cleaned(item.start, scrubber) for item in waiting]
+            for item, start in zip(waiting, starting, strict=True):
+                if item.heartbeat:
                     exporter.opened(start)
             exporter.mark([marker(start) for start in starting])
         except Exception as error:  # noqa: BLE001 - a marker is best effort
             guard.swallowed("loopscope start marker", error)
+        self._begin_in_host(starts, scrubber)
         with self._lock:
             self._queued_items -= len(starts)
             self._queued_bytes -= SMALL_ITEM_BYTES * len(starts)
-        if not self._prices_asked and any(start.attributes.get(at.OPERATION_NAME) == "chat" for start, _ in starts):
+        if not self._prices_asked and any(item.start.attributes.get(at.OPERATION_NAME) == "chat" for item in starts):
             self._prices_asked = True
             threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
         stop: _Stop | None = None
@@ -304,6 +313,15 @@ class Pipeline:
             with self._lock:
                 self._queued_items -= 1
                 self._queued_bytes -= SMALL_ITEM_BYTES
+
+    def _begin_in_host(self, starts: list[_Started], scrubber: Scrubber) -> None:
+        if self._host_spans is None:
+            return
+        for item in starts:
+            try:
+                self._host_spans.began(_cleaned(item.start, scrubber), item.host_parent)
+            except Exception as error:  # noqa: BLE001 - a copy is best effort
+                guard.swallowed("loopscope host spans", error)
 
     def _keep(self, item: _Ended, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
         exporter.closed(item.recording.start.span_id)
@@ -348,6 +366,9 @@ class Pipeline:
         parts = span_parts(recording, attributes, changed)
         self._breathe(payload.size)
         spool.append(parts)
+        self._metrics.record(attributes, (recording.end_time - recording.start.start_time) / 1e9)
+        if self._host_spans is not None:
+            self._host_spans.ended(recording.start, recording.end_time, parts)
         payload.release()  # a Run that the host keeps must not keep what it recorded
 
     def _breathe(self, payload_bytes: int) -> None:
@@ -374,7 +395,8 @@ class Pipeline:
             attributes[at.SERVICE_VERSION] = config.agent_version
         if config.environment:
             attributes[at.DEPLOYMENT_ENVIRONMENT] = config.environment
-        if dropped := guard.counts().get("spans_dropped", 0):
+        counts = guard.counts()
+        if dropped := counts.get("spans_dropped", 0) + counts.get("spans_dropped_by_dead", 0):
             attributes[at.DROPPED_SPANS] = dropped
         return attributes
 

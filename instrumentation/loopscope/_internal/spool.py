@@ -2,14 +2,16 @@
 
 A process appends to segment files of its own; each holds the process' resource and framed spans (length, CRC-32, bytes)
 and is locked while its process lives. A file that can be locked belongs to a dead process: whoever finds it delivers
-it. Written without fsync: what is written survives the death of the process, though not of the machine. Bounded in
-bytes: the oldest segment goes first, and what was in it is counted. Without a directory the frames wait in memory.
+it, from the cursor on that its process kept in it: what was delivered is not delivered again. Written without fsync:
+what is written survives the death of the process, though not of the machine. Bounded in bytes: the oldest segment goes
+first, and what was in it is counted. Without a directory the frames wait in memory.
 
 One thread appends, one thread reads and acknowledges; the lock is held for moments only.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 import threading
@@ -21,13 +23,24 @@ from pathlib import Path
 
 from . import guard
 
-MAGIC = b"LOOPSPL1"
+MAGIC = b"LOOPSPL2"
+MAGIC_WITHOUT_CURSOR = b"LOOPSPL1"
+"""Files of the first format: all that is in them is taken to be undelivered."""
 SUFFIX = ".spool"
 SEGMENT_BYTES = 16 * 1024 * 1024
 """A segment is deleted as a whole; smaller ones free space sooner, larger ones mean fewer files."""
+ADDRESS = "address.txt"
+"""Beside the segments: the address that they are for, for people and for `loopscope flush`; no user, no password."""
 MEMORY_MAX_BYTES = 64 * 1024 * 1024
 """What spans may hold of the host's memory when there is no disk to hold them."""
 _FRAME = struct.Struct(">II")
+_CURSOR = struct.Struct(">Q")
+"""Offset of the first frame that is not delivered yet, right behind MAGIC."""
+
+
+def directory_for(spool_dir: Path, traces_url: str) -> Path:
+    """One directory for each collector: a process never delivers another's spans to its own collector."""
+    return spool_dir / hashlib.sha256(traces_url.encode()).hexdigest()[:16]
 
 
 def lock_file(fd: int) -> bool:
@@ -67,7 +80,8 @@ class Segment:
 
     @classmethod
     def create(cls, directory: Path | None, name: str, resource: bytes) -> Segment:
-        header = MAGIC + _FRAME.pack(len(resource), zlib.crc32(resource)) + resource
+        size = len(MAGIC) + _CURSOR.size + _FRAME.size + len(resource)
+        header = MAGIC + _CURSOR.pack(size) + _FRAME.pack(len(resource), zlib.crc32(resource)) + resource
         if directory is None:
             return cls(None, -1, resource, len(header), len(header))
         # Under another name until locked: a finder must not take it for the file of a dead process.
@@ -91,21 +105,33 @@ class Segment:
             os.close(fd)
             return None
         size = os.fstat(fd).st_size
-        head = os.pread(fd, len(MAGIC) + _FRAME.size, 0)
+        magic = os.pread(fd, len(MAGIC), 0)
+        if magic not in (MAGIC, MAGIC_WITHOUT_CURSOR):
+            guard.count("spool_files_unknown")
+            guard.warn_once("spool-unknown", "loopscope: %s is no spool file of a known format; it is left alone", path)
+            os.close(fd)
+            return None
+        offset, cursor = len(MAGIC), 0
+        if magic == MAGIC:
+            field = os.pread(fd, _CURSOR.size, offset)
+            cursor = _CURSOR.unpack(field)[0] if len(field) == _CURSOR.size else 0
+            offset += _CURSOR.size
+        head = os.pread(fd, _FRAME.size, offset)
         resource = b""
-        if len(head) == len(MAGIC) + _FRAME.size and head.startswith(MAGIC):
-            length, crc = _FRAME.unpack(head[len(MAGIC) :])
-            resource = os.pread(fd, min(length, size), len(head))
+        if len(head) == _FRAME.size:
+            length, crc = _FRAME.unpack(head)
+            resource = os.pread(fd, min(length, size), offset + _FRAME.size)
             if len(resource) != length or zlib.crc32(resource) != crc:
                 resource = b""
-        segment = cls(path, fd, resource, size, len(head) + len(resource))
+        segment = cls(path, fd, resource, size, offset + _FRAME.size + len(resource))
         if resource:
-            segment.pending.extend(segment.scan())
+            # A cursor beyond the end: its process died between emptying the file and setting it back.
+            begin = cursor if segment.header_size <= cursor <= size else segment.header_size
+            segment.pending.extend(segment.scan(begin))
         return segment
 
-    def scan(self) -> Iterator[Frame]:
-        """The frames of an adopted file, up to the first that is cut off or damaged."""
-        offset = self.header_size
+    def scan(self, offset: int) -> Iterator[Frame]:
+        """The frames of an adopted file from an offset on, up to the first that is cut off or damaged."""
         while offset + _FRAME.size <= self.size:
             length, crc = _FRAME.unpack(os.pread(self.fd, _FRAME.size, offset))
             data = os.pread(self.fd, length, offset + _FRAME.size) if 0 < length <= self.size - offset else b""
@@ -136,11 +162,18 @@ class Segment:
             raise OSError(f"{self.path} ends before the span at {frame.offset}; was it shortened by another program?")
         return data
 
+    def delivered_up_to(self, offset: int) -> None:
+        """Keep in the file that what stands before this offset needs no more delivery, should this process die."""
+        # No descriptor: closed while the exporter still waited for an answer; then it is delivered again.
+        if self.path is not None and self.fd >= 0 and os.pread(self.fd, len(MAGIC), 0) == MAGIC:
+            os.pwrite(self.fd, _CURSOR.pack(offset), len(MAGIC))
+
     def truncate(self) -> None:
         """Forget all frames: each has been delivered."""
         self.memory.clear()
         if self.path is not None and self.size > self.header_size:
             os.ftruncate(self.fd, self.header_size)
+            self.delivered_up_to(self.header_size)
         self.size = self.header_size
 
     def remove(self) -> None:
@@ -171,7 +204,7 @@ class Spool:
 
     def __init__(self, directory: Path | None, name: str, resource: bytes, max_bytes: int) -> None:
         self.directory = directory
-        self._name = name
+        self.name = name
         self.resource = resource
         self._max_bytes = max_bytes if directory is not None else min(max_bytes, MEMORY_MAX_BYTES)
         self._segment_bytes = min(SEGMENT_BYTES, max(max_bytes // 8, 64 * 1024))
@@ -215,7 +248,7 @@ class Spool:
     def _new_segment(self) -> Segment:
         self._made += 1
         try:
-            segment = Segment.create(self.directory, f"{self._name}-{self._made:06d}", self.resource)
+            segment = Segment.create(self.directory, f"{self.name}-{self._made:06d}", self.resource)
         except OSError as error:
             guard.warn_once("spool", "loopscope: cannot write to the spool (%s); spans wait in memory", error)
             guard.count("spool_errors")
@@ -245,28 +278,34 @@ class Spool:
 
     @property
     def bytes_held(self) -> int:
-        return sum(segment.size - segment.header_size for segment in self._segments)
+        # A tuple is made in one step; the deque itself may change while another thread walks it.
+        return sum(segment.size - segment.header_size for segment in tuple(self._segments))
 
     @property
     def spans_held(self) -> int:
-        return sum(len(segment.pending) for segment in self._segments)
+        return sum(len(segment.pending) for segment in tuple(self._segments))
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Its segments, oldest first."""
+        return tuple(self._segments)
 
     def adopt_orphans(self) -> int:
         """Take over files of dead processes in the same directory; the number of spans found."""
         if self.directory is None:
             return 0
-        found = 0
-        own = {segment.path for segment in self._segments}
+        adopted: list[Segment] = []
+        own = {segment.path for segment in tuple(self._segments)}
         for path in sorted(self.directory.glob(f"*{SUFFIX}")):
             if path in own or (segment := Segment.adopt(path)) is None:
                 continue
             if not segment.pending:
                 segment.remove()
                 continue
-            found += len(segment.pending)
-            with self._lock:
-                self._segments.appendleft(segment)
-                self._make_room(0)
+            adopted.append(segment)
+        found = sum(len(segment.pending) for segment in adopted)
+        with self._lock:
+            self._segments.extendleft(reversed(adopted))  # the oldest first
+            self._make_room(0)
         for path in self.directory.glob(".*.tmp"):
             self._sweep(path)
         return found
@@ -313,6 +352,9 @@ class Spool:
                 if segment.pending and segment.pending[0] is frame:
                     segment.pending.popleft()
                 segment.memory.pop(frame.offset, None)
+            for segment in {frame.segment for frame in batch}:
+                if segment.pending:
+                    segment.delivered_up_to(segment.pending[0].offset - _FRAME.size)
                 if not segment.pending and segment in self._segments:
                     if segment is self._current:
                         segment.truncate()

@@ -11,6 +11,7 @@ import typer
 
 from loopscope.cli._program import Program
 from loopscope.cli.demo import demo
+from loopscope.cli.flush import flush
 from loopscope.cli.run import RunCommand, run
 from loopscope.cli.stub import stub
 from loopscope.cli.up import up
@@ -27,6 +28,7 @@ app.command()(up)
 app.command()(demo)
 app.command()(stub)
 app.command(cls=RunCommand)(run)
+app.command()(flush)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,5 +1,6 @@
 """Who may send and read: keys, loopback names, and nothing beyond loopback without keys."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from support.otlp import PROTOBUF, request_with
 from support.receiver import Running, StartReceiver
 
 from loopscope_collector.keys import KeysError, accepts, is_loopback, load_keys, names_loopback, require_keys
+from loopscope_schemas.wire import IDENTITY_PATH, PRODUCT, WIRE_VERSION
 
 GOOD = request_with("span").SerializeToString()
 INGEST, READ = "ingest-key-0123456789", "read-key-0123456789"
@@ -102,3 +104,16 @@ def test_loopback_is_recognised() -> None:
     assert [host for host in ("0.0.0.0", "::", "10.0.0.1", "", "example.com", "1") if is_loopback(host)] == []
     assert [host for host in ("localhost", "a.localhost:80", "[::1]:80") if not names_loopback(host)] == []
     assert not accepts(("key",), b"")
+
+
+def test_anybody_on_this_machine_may_ask_who_listens_here(start_receiver: StartReceiver) -> None:
+    """With or without a key, right or wrong: whoever sends learns that this is its collector before it sends."""
+    receiver = start_receiver(ingest_keys=[INGEST])
+    for headers in ({}, {"x-api-key": INGEST}, {"x-api-key": "wrong"}):
+        answer = receiver.client.get(IDENTITY_PATH, headers=headers)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json() == {"product": PRODUCT, "version": version("loopscope"), "wire": WIRE_VERSION}
+    assert receiver.client.post(IDENTITY_PATH).status_code == 405
+    # Without keys a web page must not find the collector under a name of its own.
+    assert start_receiver().client.get(IDENTITY_PATH, headers={"host": "evil.example"}).status_code == 403
