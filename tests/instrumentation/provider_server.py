@@ -19,6 +19,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 DEADLINE_SECONDS = 60.0
+ANSWERING = ("/messages", "/invoke", "/invoke-with-response-stream", ":rawPredict", ":streamRawPredict")
+"""How the paths of requests for an answer end: Anthropic's, Bedrock's, Vertex'."""
 
 USAGE = {
     "input_tokens": 21,
@@ -94,6 +96,9 @@ class Reply:
     hold: threading.Event | None = None
     """Waited for after the first three events."""
     gzip: bool = False
+    encode: Callable[[dict[str, Any]], bytes] = sse
+    """How an event is written."""
+    content_type: str = "text/event-stream; charset=utf-8"
 
 
 def ok(text: str = "Hello, ünïcode", **more: Any) -> Reply:
@@ -232,7 +237,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 if status == 200:
                     server.note(server.starts, request)
                 self.reply(status, headers, b"")
-            elif self.path.partition("?")[0].endswith("/messages"):
+            elif self.path.partition("?")[0].endswith(ANSWERING) and "count-tokens" not in self.path:
                 server.note(server.messages, request)
                 self.answer(server.next_reply())
             else:
@@ -259,7 +264,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def stream(self, reply: Reply) -> None:
             self.send_response(200)
-            self.send_header("content-type", "text/event-stream; charset=utf-8")
+            self.send_header("content-type", reply.content_type)
             self.send_header("Transfer-Encoding", "chunked")
             if reply.gzip:
                 self.send_header("content-encoding", "gzip")
@@ -272,7 +277,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def stream_events(self, reply: Reply) -> None:
             assert reply.events is not None
             if reply.gzip:
-                self.chunk(gzip.compress(b"".join(map(sse, reply.events))))
+                self.chunk(gzip.compress(b"".join(map(reply.encode, reply.events))))
             else:
                 for index, event in enumerate(reply.events):
                     if index == reply.break_after:
@@ -282,7 +287,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                     if index == 3 and reply.hold is not None:
                         reply.hold.wait(DEADLINE_SECONDS)
                     time.sleep(reply.delays.get(index, 0))
-                    self.chunk(sse(event))
+                    self.chunk(reply.encode(event))
             self.wfile.write(b"0\r\n\r\n")
 
         def chunk(self, data: bytes) -> None:

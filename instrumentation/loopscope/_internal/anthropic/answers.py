@@ -18,6 +18,7 @@ from loopscope._internal.jsontext import json_text
 from loopscope_schemas import attributes as at
 
 from .assembly import Assembled, assemble
+from .eventstream import CONTENT_TYPE, as_server_sent_events
 
 if TYPE_CHECKING:
     from loopscope._internal.recording import Payload
@@ -49,7 +50,10 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     if answer.streamed:
         raw = b"".join(answer.chunks)
         body = _decoded(raw, answer)
-        if _header(answer.headers, "content-type").startswith("text/event-stream"):
+        content_type = _header(answer.headers, "content-type")
+        if frames := content_type.startswith(CONTENT_TYPE):
+            body = as_server_sent_events(body)
+        if frames or content_type.startswith("text/event-stream"):
             attributes |= _timing(answer)
             assembled = assemble(body)
             attributes |= _stream_attributes(assembled, payload)

@@ -18,6 +18,7 @@ from loopscope._internal.tools import recording_run_id
 from loopscope_schemas import attributes as at
 
 from .answers import Answer, complete
+from .providers import address_attributes, provider_of
 from .streams import StreamCapture, listen
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class LLMCall:
         if isinstance(content, bytes):
             self._answer.request_body = content
         if self._attempts == 1:
-            self._recording.set(_parameters(options))
+            self._recording.set(_parameters(options) | address_attributes(options.url))
 
     @guard.guarded
     def answered(self, response: Any) -> None:
@@ -203,18 +204,3 @@ def api_error_type(error: BaseException) -> str | None:
     inner = body.get("error") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     kind = inner.get("type") if isinstance(inner, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     return kind if isinstance(kind, str) and kind else None
-
-
-@functools.lru_cache(maxsize=256)
-def _provider_of_class(cls: type) -> str:
-    names = " ".join(base.__name__ for base in cls.__mro__)
-    if "Bedrock" in names:
-        return "aws.bedrock"
-    if "Vertex" in names:
-        return "gcp.vertex_ai"
-    return "anthropic"
-
-
-def provider_of(client: Any) -> str:
-    """OpenTelemetry's name of who serves the model, by the client's class."""
-    return _provider_of_class(type(client))
