@@ -160,6 +160,8 @@ class Server:
         self.others: list[Request] = []
         self.replies: list[Reply] = []
         """Taken from the front; the last stays."""
+        self.routes: dict[str, Reply] = {}
+        """`METHOD /path` -> how that is answered, before anything else."""
         self.answer_traces: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self.answer_starts: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self._changed = threading.Condition()
@@ -224,10 +226,16 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-            if self.path == "/v1/traces":
+            if routed := server.routes.get(f"{self.command} {self.path.partition('?')[0]}"):
+                server.note(server.others, request)
+                self.answer(routed)
+            elif self.path == "/v1/traces":
                 status, headers = server.answer_traces(request)
                 if status == 200:
                     server.note(server.traces, request)

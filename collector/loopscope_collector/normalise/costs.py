@@ -43,7 +43,7 @@ def _cost(draft: Draft, raw: dict[str, Any]) -> tuple[Decimal | None, str]:
         columns.get("provider", ""),
         models,
         columns["day"],
-        batch=raw.get("service_tier") == "batch",
+        batch="batch" in (raw.get("service_tier"), draft.rest.get(at.SERVICE_TIER)),
         fast=raw.get("speed") == "fast",
     )
     if rates is None:

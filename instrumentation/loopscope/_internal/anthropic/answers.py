@@ -49,7 +49,7 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     body = answer.body
     if answer.streamed:
         raw = b"".join(answer.chunks)
-        body = _decoded(raw, answer)
+        body = decoded(raw, answer)
         content_type = _header(answer.headers, "content-type")
         if frames := content_type.startswith(CONTENT_TYPE):
             body = as_server_sent_events(body)
@@ -137,7 +137,7 @@ def _timing(answer: Answer) -> dict[str, Any]:
     return {at.RESPONSE_TTFT: times[0] - answer.requested, at.STREAM_LONGEST_GAP: max(gaps)}
 
 
-def _decoded(raw: bytes, answer: Answer) -> bytes:
+def decoded(raw: bytes, answer: Answer) -> bytes:
     """A body without its content encoding, by the HTTP library's own decoders."""
     encoding = _header(answer.headers, "content-encoding")
     if not raw or not encoding or encoding == "identity":

@@ -18,6 +18,7 @@ from loopscope._internal.tools import recording_run_id
 from loopscope_schemas import attributes as at
 
 from .answers import Answer, complete
+from .batches import Call, begin_batch_call
 from .providers import address_attributes, provider_of
 from .streams import StreamCapture, listen
 
@@ -33,14 +34,16 @@ _SCALARS = {
 
 
 @guard.guarded
-def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | None:
-    """The call to record for this request; None when it is no Messages call or nothing is configured."""
+def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    """What is recorded of this request; None when it is of no interest or nothing is configured."""
     active = runtime.active()
     if active is None:
         return None
     options = args[1] if len(args) > 1 else kwargs.get("options")
-    if options is None or not is_messages_call(options.method, options.url):
+    if options is None:
         return None
+    if not is_messages_call(options.method, options.url):
+        return begin_batch_call(active, client, options)
     return LLMCall(active, client, options)
 
 

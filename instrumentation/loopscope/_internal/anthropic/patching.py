@@ -21,10 +21,11 @@ from typing import Any
 
 from loopscope._internal import guard
 
-from .calls import LLMCall, begin_call
+from .batches import Call
+from .calls import begin_call
 
 _TARGET = "anthropic._base_client"
-_current: ContextVar[LLMCall | None] = ContextVar("loopscope_anthropic_call", default=None)
+_current: ContextVar[Call | None] = ContextVar("loopscope_anthropic_call", default=None)
 _lock = threading.Lock()
 _installed: Instrumentation | None = None
 
