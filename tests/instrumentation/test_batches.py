@@ -175,7 +175,7 @@ def test_a_streamed_answer_to_a_submission(server: Server, configure: Configure,
     assert span.get("loopscope.partial") is None
 
 
-def check_results(server: Server) -> None:
+def check_results(server: Server, *, asked: bool = False) -> None:
     """Every result is one LLM call, with what the line said."""
     calls = by_custom_id(server)
     assert sorted(calls) == sorted(CUSTOM_IDS)
@@ -193,7 +193,9 @@ def check_results(server: Server) -> None:
     assert first["loopscope.run.id"] == first.span.trace_id.hex()
     assert first["loopscope.turn"] == 1
     assert first.span.start_time_unix_nano == CREATED_NANOSECONDS
-    assert first.span.end_time_unix_nano == ENDED_NANOSECONDS
+    assert first.span.end_time_unix_nano == ENDED_NANOSECONDS + asked, (
+        "so that the store keeps the row with its request"
+    )
     assert first.span.name == "chat claude-sonnet-4-6"
     assert not first.failed
     refused = calls["refused"]
@@ -267,7 +269,7 @@ def test_what_was_asked_is_shown_when_this_process_submitted_it(
     delivered()  # what is kept, is kept by the worker
     list(batches_of(client).results(BATCH_ID))
     delivered()
-    check_results(server)
+    check_results(server, asked=True)
     for custom_id, call in by_custom_id(server).items():
         assert json.loads(call["loopscope.request.body"]) == ask(f"about {custom_id}")
         assert call["gen_ai.request.model"] == "claude-sonnet-4-6"

@@ -212,7 +212,8 @@ def complete_result(recording: Recording, batch: Batch, line: bytes, payload: Pa
         start_time=times.created,
         name=f"chat {model}" if isinstance(model, str) else "chat",
     )
-    recording.end_time = max(times.ended or times.created, times.created)
+    # The store keeps the row that ended last: one with its request is not replaced by one without, whenever that comes.
+    recording.end_time = max(times.ended or times.created, times.created) + (params is not None)
     return attributes
 
 
