@@ -15,17 +15,22 @@ from collections.abc import Mapping
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
+from ._internal.ledger import RunStats
+from ._internal.limits import Limits
 from ._internal.runs import Run, current_run, run
 from ._internal.tools import tool
-from .exceptions import ConfigurationError, LoopscopeError
+from .exceptions import ConfigurationError, LimitExceeded, LoopscopeError
 
 __version__ = _runtime.VERSION
 
 __all__ = [
     "ConfigurationError",
     "Instrumentation",
+    "LimitExceeded",
+    "Limits",
     "LoopscopeError",
     "Run",
+    "RunStats",
     "agent",
     "configure",
     "current_run",
@@ -56,14 +61,16 @@ def configure(
     capture_content: bool | None = None,
     price_overrides: Mapping[str, Mapping[str, float | int | str]] | None = None,
     exit_flush_seconds: float | None = None,
+    limits: Limits | Mapping[str, float | int | str] | None = None,
     disabled: bool | None = None,
 ) -> None:
     """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
 
-    Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
-    lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
-    credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model to
-    US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`).
+       Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
+       lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
+    credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model
+    to US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`). `limits` hold
+    for every run that has none of its own, declared or found from the message history.
 
     Raises ConfigurationError for an argument that cannot be used, and nothing else.
     """
@@ -85,6 +92,7 @@ def configure(
             "capture_content": capture_content,
             "price_overrides": price_overrides,
             "exit_flush_seconds": exit_flush_seconds,
+            "limits": limits,
             "disabled": disabled,
         }
     )

@@ -65,7 +65,7 @@ def test_a_collector_that_is_away_blocks_nobody_and_gets_all_later(
     configure(endpoint=f"http://127.0.0.1:{port}")
     for number in range(5):
         client.messages.create(**ask(f"call {number}"))
-    until(lambda: loopscope.stats()["spool_spans"] == 5, "the spans to be spooled")
+    until(lambda: loopscope.stats()["spool_spans"] == 10, "the calls and their runs to be spooled")
     assert not loopscope.flush(0.1)
     assert loopscope.shutdown(0.5) is False
     assert loopscope.stats()["spans_dropped"] == 0
@@ -211,7 +211,7 @@ def test_a_torn_end_of_a_spool_file_costs_only_that_span(
         file.truncate(path.stat().st_size - 10)
     server.answer_traces = lambda _: (200, {})
     configure()
-    server.wait_for(lambda: len(server.calls()) == 2, "the whole spans")
+    server.wait_for(lambda: len(server.spans()) == 5, "the whole spans: three calls and two of their runs")
     assert loopscope.stats()["spool_frames_damaged"] == 1
 
 
@@ -229,7 +229,7 @@ def test_a_full_spool_drops_the_oldest_and_says_so(
     server.answer_traces = lambda _: (200, {})
     delivered()
     calls = server.calls()
-    assert len(calls) == 30 - dropped
+    assert len(server.spans()) == 2 * 30 - dropped, "each call is a run with a span of its own"
     assert b"call 29 " in calls[-1]["loopscope.request.body"]
     assert calls[-1].resource["loopscope.dropped.spans"] == dropped
 
@@ -271,7 +271,7 @@ def test_without_a_disk_spans_wait_in_memory(
         client.messages.create(**ask(f"call {number}"))
     delivered()
     assert len(server.calls()) == 3
-    assert loopscope.stats()["spool_errors"] == 3
+    assert loopscope.stats()["spool_errors"] == 6, "of three calls and their runs"
 
 
 def test_reconfiguring_sends_on_to_the_new_collector(
@@ -381,7 +381,7 @@ def test_a_fork_records_for_itself(server: Server, configure: Configure, tmp_pat
         assert process.wait(120) == 0
     spans = server.spans()
     assert len(server.calls()) == 3
-    assert [span.operation for span in spans].count("invoke_agent") == 1
+    assert [span.operation for span in spans if not span.get("loopscope.run.inferred")].count("invoke_agent") == 1
     by_text = {json.loads(call["loopscope.request.body"])["messages"][0]["content"]: call for call in server.calls()}
     parent, child, again = by_text["parent"], by_text["child"], by_text["parent again"]
     assert parent["loopscope.run.id"] == child["loopscope.run.id"] != again["loopscope.run.id"]

@@ -70,7 +70,12 @@ def test_a_bare_call_is_a_run_of_one_turn(server: Server, configure: Configure, 
     assert call["loopscope.request.body"] == server.messages[0].body
     assert call["loopscope.response.body"] == server.replies[0].body
     assert call["loopscope.run.id"] == call.span.trace_id.hex()
-    assert call.span.parent_span_id == b""
+    (run,) = (span for span in server.spans() if span.operation == "invoke_agent")
+    assert call.span.parent_span_id == run.span.span_id
+    assert run.span.parent_span_id == b""
+    assert run["loopscope.run.inferred"] is True is call["loopscope.run.inferred"]
+    assert run["loopscope.run.outcome"] == "completed"
+    assert run.span.end_time_unix_nano == call.span.end_time_unix_nano
     assert call["loopscope.turn"] == 1
     assert call["gen_ai.provider.name"] == "anthropic"
     assert call["gen_ai.agent.name"] == "tester"

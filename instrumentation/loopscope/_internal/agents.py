@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast, overload
 
 from . import guard, runtime, scope
 from .arguments import bound_arguments
+from .limits import Limits, limits_of
 from .runs import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,7 +23,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 def agent(function: F, /) -> F: ...
 @overload
 def agent(
-    *, name: str | None = None, version: str | None = None, config: Mapping[str, Any] | None = None
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
 ) -> Callable[[F], F]: ...
 def agent(
     function: F | None = None,
@@ -31,19 +36,23 @@ def agent(
     name: str | None = None,
     version: str | None = None,
     config: Mapping[str, Any] | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
 ) -> F | Callable[[F], F]:
     """Record each call of a function as a run.
 
     `name` is the agent's (default: the function's name), `version` the agent's version, `config` whatever it is
-    configured with. The run's input is the arguments, its final answer the return value.
+    configured with, `limits` what each run may use (default: the configured limits).
+    The run's input is the arguments, its final answer the return value.
     """
+
+    allowed = limits_of(limits, "agent(limits)")
 
     def decorate(target: F) -> F:
         label = name or getattr(target, "__name__", type(target).__name__)
 
         def new_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
             given = bound_arguments(target, args, kwargs) if runtime.active() is not None else None
-            return Run(label, input=given, version=version, config=config)
+            return Run(label, input=given, version=version, config=config, limits=allowed)
 
         return cast("F", _wrap(target, new_run))
 

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from loopscope.exceptions import ConfigurationError
 
 from .guard import logger
+from .limits import Limits, limits_of
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:4318"
 DEFAULT_SPOOL_MAX_BYTES = 512 * 1024 * 1024
@@ -52,6 +53,8 @@ class Config:
     resource_attributes: Mapping[str, str]
     enabled: bool
     exit_flush_seconds: float
+    limits: Limits | None
+    """Limits of every run that has none of its own."""
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
@@ -89,6 +92,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
         resource_attributes=resource,
         enabled=not read.flag("disabled", "LOOPSCOPE_DISABLED", default=read.env_flag("OTEL_SDK_DISABLED")),
         exit_flush_seconds=read.seconds("exit_flush_seconds", "LOOPSCOPE_EXIT_FLUSH_SECONDS", 2.0),
+        limits=_limits(read),
     )
 
 
@@ -289,6 +293,33 @@ def _script_name() -> str:
     """The running script's name, so that an agent whose owner named nothing can still be told from another."""
     stem = Path(sys.argv[0] if sys.argv and sys.argv[0] else "").stem
     return stem if stem and stem not in ("-c", "-m", "__main__") else "unnamed agent"
+
+
+_LIMIT_VARIABLES: Mapping[str, tuple[str, Any]] = {
+    "max_turns": ("LOOPSCOPE_MAX_TURNS", int),
+    "max_tokens": ("LOOPSCOPE_MAX_TOKENS", int),
+    "max_cost_usd": ("LOOPSCOPE_MAX_COST_USD", float),
+    "max_seconds": ("LOOPSCOPE_MAX_SECONDS", float),
+    "on_hit": ("LOOPSCOPE_ON_LIMIT", str),
+}
+
+
+def _limits(read: _Reader) -> Limits | None:
+    given = limits_of(read.arguments.get("limits"), "configure(limits)")
+    if given is not None:
+        return given
+    values: dict[str, Any] = {}
+    for name, (variable, kind) in _LIMIT_VARIABLES.items():
+        if (found := read.env(variable)) is None:
+            continue
+        try:
+            value = kind(found[1])
+            Limits(**{name: value})
+        except (ValueError, ConfigurationError):
+            _passed_over(*found, "partial or raise" if kind is str else "a number above 0")
+        else:
+            values[name] = value
+    return Limits(**values) if values.keys() - {"on_hit"} else None
 
 
 def _overrides(value: object) -> Mapping[str, Any] | None:

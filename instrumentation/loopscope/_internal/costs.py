@@ -56,6 +56,13 @@ def cost_attributes(
     return {at.COST_USD: float(cost), at.COST_SOURCE: "computed", at.PRICE_VERSION: rates.version}
 
 
+def is_priced(provider: str, model: str, overrides: Mapping[str, Any] | None) -> bool:
+    """Whether a model has a price today."""
+    from loopscope_schemas import prices
+
+    return prices.resolve(provider, model, dt.datetime.now(dt.UTC).date(), overrides=overrides) is not None
+
+
 def _count(part: object, name: str) -> int:
     value = part.get(name) if isinstance(part, dict) else None  # pyright: ignore[reportUnknownVariableType]
     return value if isinstance(value, int) else 0

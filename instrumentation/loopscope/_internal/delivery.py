@@ -54,6 +54,7 @@ class Exporter:
         self._markers_on = config.starts_url is not None
         self._open: dict[int, Start] = {}
         self._open_lock = threading.Lock()
+        self._beats: Sequence[Callable[[], None]] = ()
         self._next_heartbeat = 0.0
         self._next_scan = time.monotonic() + ORPHAN_SCAN_SECONDS
         self._retry_at = 0.0
@@ -90,6 +91,10 @@ class Exporter:
     def closed(self, span_id: int) -> None:
         with self._open_lock:
             self._open.pop(span_id, None)
+
+    def every_beat(self, work: Sequence[Callable[[], None]]) -> None:
+        """Have these done at each heartbeat; more may come."""
+        self._beats = work
 
     def wake(self) -> None:
         self._wake.set()
@@ -156,6 +161,8 @@ class Exporter:
         if not self._open or now < self._next_heartbeat:
             return
         self._next_heartbeat = now + HEARTBEAT_SECONDS
+        for work in list(self._beats):
+            work()
         with self._open_lock:
             starts = list(self._open.values())
         self.mark([marker(start, time.time_ns()) for start in starts])

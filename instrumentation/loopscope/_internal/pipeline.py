@@ -12,7 +12,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -49,6 +50,10 @@ class _Ended(NamedTuple):
     size: int
 
 
+class _Work(NamedTuple):
+    do: Callable[[], None]
+
+
 class _Barrier:
     """Set once the worker has handled everything queued before it."""
 
@@ -77,6 +82,10 @@ class Pipeline:
         self._spool: Spool | None = None
         self._exporter: Exporter | None = None
         self._closed = False
+        self._handling = False
+        self._own: deque[Any] = deque()
+        """What the worker itself found to do: done at once, so that a flush that waits for what led to it has it."""
+        self._beats: list[Callable[[], None]] = []
         self._prices_asked = False
         self._directory = self._spool_directory()
 
@@ -93,15 +102,23 @@ class Pipeline:
         """A span began."""
         self._put(_Started(start, heartbeat), SMALL_ITEM_BYTES, spans=0)
 
-    def finished(self, recording: Recording) -> None:
-        """A span ended."""
+    def later(self, work: Callable[[], None]) -> None:
+        """Have the worker do something, once it has handled what was queued before."""
+        self._put(_Work(work), SMALL_ITEM_BYTES, spans=0)
+
+    def every_beat(self, work: Callable[[], None]) -> None:
+        """Have something done every few seconds while a run is open."""
+        self._beats.append(work)
+
+    def finished(self, recording: Recording) -> bool:
+        """A span ended; False when it cannot be kept."""
         payload = recording.payload
         size = SMALL_ITEM_BYTES + payload.size
         size += sum(map(len, payload.texts.values())) + sum(map(len, payload.bodies.values()))
         guard.count("spans_recorded")
-        self._put(_Ended(recording, size), size, spans=1)
+        return self._put(_Ended(recording, size), size, spans=1)
 
-    def _put(self, item: object, size: int, *, spans: int) -> None:
+    def _put(self, item: object, size: int, *, spans: int) -> bool:
         with self._lock:
             # One span of any size passes an empty queue: a bound must not make the largest request unrecordable.
             full = self._queued_items >= QUEUE_MAX_ITEMS or (
@@ -111,11 +128,15 @@ class Pipeline:
                 if spans:
                     guard.count("spans_dropped", spans)
                     guard.warn_once("queue", "loopscope: spans come faster than they can be kept; some are dropped")
-                return
+                return False
             self._queued_bytes += size
             self._queued_items += 1
             self._start_threads()
-        self._queue.put(item)
+        if self._handling and threading.current_thread() is self._worker:
+            self._own.append(item)
+        else:
+            self._queue.put(item)
+        return True
 
     def _start_threads(self) -> None:
         if self._worker is None:
@@ -203,6 +224,7 @@ class Pipeline:
         self._exporter = exporter = Exporter(
             self._config, self._spool, scope(self._version), lambda: resource(self._resource_attributes())
         )
+        exporter.every_beat(self._beats)
         exporter.start()
         exporter.wake()
         scrubber = HistoryScrubber()
@@ -244,15 +266,38 @@ class Pipeline:
             self._prices_asked = True
             threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
         stop: _Stop | None = None
+        self._handling = True
         for index, item in enumerate(items):
             items[index] = None  # the bodies go as soon as they are written
             if isinstance(item, _Barrier):
                 item.reached.set()
             elif isinstance(item, _Stop):
                 stop = item
+            elif not isinstance(item, _Started):
+                self._handle_one(item, spool, exporter, scrubber)
+        self._handling = False
+        return stop
+
+    def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> None:
+        self._own.append(item)
+        while self._own:
+            item = self._own.popleft()
+            if isinstance(item, _Work):
+                self._do(item)
             elif isinstance(item, _Ended):
                 self._keep(item, spool, exporter, scrubber)
-        return stop
+            elif isinstance(item, _Started):
+                self._queue.put(item)
+
+    def _do(self, item: _Work) -> None:
+        try:
+            item.do()
+        except Exception as error:  # noqa: BLE001 - what was to be found out is not; the spans are kept
+            guard.swallowed("loopscope worker's inference", error)
+        finally:
+            with self._lock:
+                self._queued_items -= 1
+                self._queued_bytes -= SMALL_ITEM_BYTES
 
     def _cleaned(self, start: Start) -> Start:
         """A start without credentials; a name or an id may hold one."""
@@ -302,6 +347,8 @@ class Pipeline:
         if at.USAGE_RAW in attributes:
             attributes |= self._cost(attributes, recording.start)
             self._breathe()
+        if payload.settled is not None:
+            payload.settled(attributes)
         parts = span_parts(recording, attributes, changed)
         self._breathe()
         spool.append(parts)

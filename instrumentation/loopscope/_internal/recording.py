@@ -54,7 +54,7 @@ def host_span() -> SpanIds | None:
 class Payload:
     """What goes on a span beside its start: filled by the host's thread by reference, completed by the worker."""
 
-    __slots__ = ("attributes", "bodies", "complete", "events", "failed", "size", "texts")
+    __slots__ = ("attributes", "bodies", "complete", "events", "failed", "settled", "size", "texts")
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -69,6 +69,8 @@ class Payload:
         """Run by the worker before encoding: may parse, adds bodies, returns further attributes."""
         self.failed: str | None = None
         """The error's message, when the span failed."""
+        self.settled: Callable[[Mapping[str, Any]], None] | None = None
+        """Told all attributes by the worker, once they are complete."""
         self.size = 0
         """Bytes that `complete` holds; they count towards the queue's bound."""
 
@@ -78,6 +80,7 @@ class Payload:
         self.bodies.clear()
         self.events.clear()
         self.complete = None
+        self.settled = None
 
 
 class Start(NamedTuple):
@@ -117,15 +120,27 @@ class Recording:
         # Duration by the monotonic clock: a wall clock that is set back must not give a negative one.
         self._clock = time.perf_counter_ns()
 
+    @classmethod
+    def again(cls, other: Recording) -> Recording:
+        """The same span, open and without what became known after its start: for one that turned out to go on."""
+        twin = cls.__new__(cls)
+        twin.generation, twin.ids, twin.start = other.generation, other.ids, other.start
+        twin.payload, twin.end_time, twin._clock = Payload(), 0, other._clock
+        return twin
+
     @property
     def open(self) -> bool:
         return self.end_time == 0
 
-    def close(self) -> bool:
-        """End now; False when it had ended before."""
+    def now(self) -> int:
+        """Unix ns by this span's own clock: the wall clock at its start, monotonic since."""
+        return self.start.start_time + time.perf_counter_ns() - self._clock
+
+    def close(self, at_time: int | None = None) -> bool:
+        """End now, or at a time in Unix ns; False when it had ended before."""
         if self.end_time:
             return False
-        self.end_time = self.start.start_time + time.perf_counter_ns() - self._clock
+        self.end_time = at_time or self.now()
         return True
 
     def set(self, attributes: Mapping[str, Any]) -> None:

@@ -7,8 +7,8 @@ is configured works and records nothing.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -17,7 +17,10 @@ from loopscope_schemas import attributes as at
 from . import guard, runtime, scope
 from .errors import error_class_of
 from .jsontext import json_text
+from .ledger import Ledger, RunStats
+from .limits import Hit, Limits, limits_of
 from .recording import INTERNAL, Recording, host_span, qualified_name
+from .tooluse import ToolUses
 
 Outcome = Literal["completed", "partial", "limit", "failed", "escalated"]
 OUTCOMES: tuple[str, ...] = ("completed", "partial", "limit", "failed", "escalated")
@@ -39,6 +42,7 @@ class Run:
         user_id: str | None = None,
         version: str | None = None,
         config: Mapping[str, Any] | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
     ) -> None:
         self._name = name
         self._input = input
@@ -50,12 +54,25 @@ class Run:
         self._id = os.urandom(16).hex()
         self._recording: Recording | None = None
         self._outer: scope.Scope | None = None
+        self._outer_run: Run | None = None
         self._scope: scope.Scope | None = None
         self._outcome: str | None = None
         self._final_answer: object = _UNSET
-        self._turn = 0
-        self._turn_lock = threading.Lock()
+        self._limits = limits_of(limits, "run(limits)")
+        self._limit_hit: str | None = None
+        self.stopped_calls = 0
+        """LLM calls that were not sent because of a limit."""
+        self.on_stopped: Callable[[], None] | None = None
+        """Told of each such call, those of sub-agents included; what it raises leaves the call."""
+        self.counts_all_turns = False
+        """Whether `max_turns` is about the turns of sub-agents as well."""
+        self._failed = False
+        self._begun = time.monotonic()
         self._events = 0
+        self.ledger = Ledger(None)
+        """What the run has used."""
+        self.tool_uses = ToolUses()
+        """What its answers asked for."""
         self.shared_attributes: dict[str, Any] = {}
         """Attributes that every span of this run carries."""
         self.failed_attempts: dict[tuple[str, bytes], int] = {}
@@ -74,7 +91,23 @@ class Run:
     @property
     def turn(self) -> int:
         """Number of LLM calls begun so far."""
-        return self._turn
+        return self.ledger.turns
+
+    @property
+    def limits(self) -> Limits | None:
+        """The limits of this run: its own, else the configured ones; None when nothing is limited."""
+        return self._limits
+
+    @property
+    def limit_hit(self) -> str | None:
+        """The limit that stopped the run (`max_turns`, ...); None when none did."""
+        return self._limit_hit
+
+    @property
+    def stats(self) -> RunStats:
+        """What the run has used so far, sub-agents not included: turns, tokens, cost, and whether it is complete."""
+        complete = self._limit_hit is None and not self._failed and self._outcome in (None, "completed")
+        return self.ledger.stats(completed=complete)
 
     @property
     def final_answer(self) -> object:
@@ -111,9 +144,54 @@ class Run:
 
     def next_turn(self) -> int:
         """Begin a turn (an LLM call of this run) and give its number, from 1."""
-        with self._turn_lock:
-            self._turn += 1
-            return self._turn
+        return self.ledger.begin_turn()
+
+    def limit_reached(self) -> Hit | None:
+        """The limit of this run, or of a run around it, that forbids another LLM call; it is noted as hit."""
+        hit = self._own_limit_reached()
+        if hit is None and self._outer_run is not None:
+            hit = self._outer_run.limit_reached_inside()
+        if hit is not None:
+            self._limit_hit = self._limit_hit or hit.name
+        return hit
+
+    def limit_reached_inside(self) -> Hit | None:
+        """As `limit_reached`, for a call of a sub-agent: it is no turn of this run."""
+        hit = self._own_limit_reached(inside=True)
+        if hit is None and self._outer_run is not None:
+            hit = self._outer_run.limit_reached_inside()
+        elif hit is not None:
+            self._limit_hit = self._limit_hit or hit.name
+        return hit
+
+    def tell_stopped(self) -> None:
+        """A call of this run or of a sub-agent was not sent because of a limit. Raises what `on_stopped` raises."""
+        if self.on_stopped is not None:
+            self.on_stopped()
+        if self._outer_run is not None:
+            self._outer_run.tell_stopped()
+
+    def _own_limit_reached(self, *, inside: bool = False) -> Hit | None:
+        limits = self._limits
+        if limits is None:
+            return None
+        turns = self.ledger.all_turns if self.counts_all_turns else 0 if inside else self.turn
+        if limits.max_turns is not None and turns >= limits.max_turns:
+            return Hit("max_turns", limits.max_turns, turns, limits.on_hit)
+        if limits.max_seconds is not None and (passed := time.monotonic() - self._begun) >= limits.max_seconds:
+            return Hit("max_seconds", limits.max_seconds, passed, limits.on_hit)
+        if limits.max_tokens is None and limits.max_cost_usd is None:
+            return None
+        tokens, cost = self.ledger.used()
+        if limits.max_tokens is not None and tokens >= limits.max_tokens:
+            return Hit("max_tokens", limits.max_tokens, tokens, limits.on_hit)
+        if limits.max_cost_usd is not None and cost >= limits.max_cost_usd:
+            return Hit("max_cost_usd", limits.max_cost_usd, cost, limits.on_hit)
+        return None
+
+    def shared(self) -> dict[str, Any]:
+        """Further attributes that all spans of this kind of run carry."""
+        return {}
 
     # --- entering and leaving ---
 
@@ -152,6 +230,11 @@ class Run:
             return
         config, outer = active.config, scope.current.get()
         parent = outer.span if outer is not None else host_span()
+        if outer is not None and outer.run is not None:
+            self._outer_run = outer.run
+            self.ledger = Ledger(outer.run.ledger)
+        self._limits = self._limits or config.limits
+        self._begun = time.monotonic()
         name = self._name or config.agent
         shared = agent_attributes(
             agent=name,
@@ -164,12 +247,15 @@ class Run:
         )
         if outer is not None:
             shared[at.RUN_PARENT_ID] = outer.run_id
+        shared |= self.shared()
         recording = runtime.start(active, f"invoke_agent {name}", INTERNAL, parent, shared)
         if parent is None:
             self._id = f"{recording.ids.trace_id:032x}"
         shared[at.RUN_ID] = self._id
         self.shared_attributes = dict(shared)
         shared[at.OPERATION_NAME] = "invoke_agent"
+        if self._limits is not None and self._limits.any:
+            shared[at.RUN_LIMITS] = self._limits.as_json()
         self._recording = recording
         self._scope = scope.Scope(recording.ids, self, self._id)
         if config.capture_content:
@@ -190,7 +276,11 @@ class Run:
         if recording is None or not recording.open:
             return
         outcome = self._outcome
+        if self._limit_hit is not None:
+            outcome = "limit"
+            recording.set({at.RUN_LIMIT_HIT: self._limit_hit})
         if error is not None and is_failure(error):
+            self._failed = True
             recording.error(error, error_type=qualified_name(type(error)), error_class=error_class_of(error))
             outcome = outcome or "failed"
         elif isinstance(error, GeneratorExit):
@@ -219,11 +309,13 @@ def run(
     user_id: str | None = None,
     version: str | None = None,
     config: Mapping[str, Any] | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
 ) -> Run:
     """A run to be entered with `with` or `async with`; every LLM and tool call inside belongs to it.
 
     `name` is the agent's (default: the configured one), `task_id` the business work that several runs may attempt,
-    `config` what the run was configured with. A run inside a run is a sub-agent of it.
+    `config` what the run was configured with, `limits` what it may use (default: the configured limits). A run inside a
+    run is a sub-agent of it.
     """
     return Run(
         name,
@@ -233,6 +325,7 @@ def run(
         user_id=user_id,
         version=version,
         config=config,
+        limits=limits,
     )
 
 

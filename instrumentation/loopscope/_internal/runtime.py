@@ -21,6 +21,7 @@ from .config import Config, resolve
 from .recording import Recording, SpanIds
 
 if TYPE_CHECKING:
+    from .inferred import Chains
     from .pipeline import Pipeline
 
 VERSION = "0.1.0"
@@ -38,6 +39,26 @@ class Runtime:
         """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
         self.process_id = os.urandom(16).hex()
         self.pipeline: Pipeline = Pipeline(config, self.process_id, VERSION)
+        self._chains: Chains | None = None
+        self.models_checked: set[tuple[str, str]] = set()
+        """Provider and model whose price was asked for, because of a cost cap."""
+
+    @property
+    def chains(self) -> Chains:
+        """The runs of bare calls."""
+        if self._chains is None:
+            from .inferred import Chains
+
+            with _lock:
+                if self._chains is None:
+                    self._chains = Chains()
+                    self.pipeline.every_beat(self._chains.sweep)
+        return self._chains
+
+    def end_chains(self) -> None:
+        """End the runs of bare calls that are under way."""
+        if self._chains is not None:
+            self._chains.close()
 
 
 _runtime: Runtime | None = None
@@ -58,6 +79,7 @@ def configure(arguments: Mapping[str, Any]) -> None:
     global _runtime
     config = resolve(arguments)
     _check_prices(config)
+    _end_chains()
     with _lock:
         previous, _runtime = _runtime, None
         if previous is not None:
@@ -97,11 +119,15 @@ def announce(recording: Recording, *, heartbeat: bool) -> None:
         runtime.pipeline.started(recording.start, heartbeat=heartbeat)
 
 
-def end(recording: Recording) -> None:
-    """End a span, once, and hand it to the worker. One that was begun before a fork is left to the parent process."""
+def end(recording: Recording, *, at_time: int | None = None) -> bool:
+    """End a span, once, and hand it to the worker. One that was begun before a fork is left to the parent process.
+
+    `at_time`: when it ended, in Unix ns, where that was not now. False when it is not kept: the worker sees none of it.
+    """
     runtime = _runtime
-    if recording.close() and runtime is not None and recording.generation == _generation:
-        runtime.pipeline.finished(recording)
+    if recording.close(at_time) and runtime is not None and recording.generation == _generation:
+        return runtime.pipeline.finished(recording)
+    return False
 
 
 def flush(timeout: float) -> bool:
@@ -113,6 +139,7 @@ def flush(timeout: float) -> bool:
 def shutdown(timeout: float = SHUTDOWN_SECONDS) -> bool:
     """Stop recording, deliver what is pending for at most `timeout` seconds; True when all of it was delivered."""
     global _runtime
+    _end_chains()
     with _lock:
         runtime, _runtime = _runtime, None
     if runtime is None:
@@ -120,6 +147,12 @@ def shutdown(timeout: float = SHUTDOWN_SECONDS) -> bool:
     done = runtime.pipeline.flush(timeout, give_up_when_away=True)
     runtime.pipeline.close(0.5)
     return done
+
+
+@guard.guarded
+def _end_chains() -> None:
+    if _runtime is not None:
+        _runtime.end_chains()
 
 
 def stats() -> dict[str, int]:

@@ -104,7 +104,8 @@ class _Tool:
         if active is None:
             return None
         outer = scope.current.get()
-        run = outer.run if outer is not None else None
+        run = outer.run if outer is not None else active.chains.owner_of_tool(self.name)
+        inside = outer if outer is not None else run.scope if run is not None else None
         config = active.config
         if run is not None:
             attributes = dict(run.shared_attributes)
@@ -129,16 +130,18 @@ class _Tool:
             attributes[at.TURN] = max(run.turn, 1)
             attempt = run.failed_attempts.get(key, 0) + 1
         attributes[at.TOOL_ATTEMPT] = attempt
-        parent = outer.span if outer is not None else host_span()
+        parent = inside.span if inside is not None else host_span()
         recording = runtime.start(active, f"execute_tool {self.name}", INTERNAL, parent, attributes)
-        if outer is not None:
-            run_id = outer.run_id
+        if inside is not None:
+            run_id = inside.run_id
         else:
             run_id = f"{recording.ids.trace_id:032x}" if parent is None else recording_run_id()
         attributes[at.RUN_ID] = run_id
         if config.capture_content:
             recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
-        runtime.announce(recording, heartbeat=outer is None)
+        if run is not None:
+            recording.payload.complete = run.tool_uses.matcher(self.name)
+        runtime.announce(recording, heartbeat=inside is None)
         scope.current.set(scope.Scope(recording.ids, run, run_id))
         return _Call(recording, outer, run, key, attempt)
 

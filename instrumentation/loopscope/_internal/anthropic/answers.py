@@ -41,11 +41,44 @@ class Answer:
     exhausted: bool = False
     overflow_bytes: int = 0
     capture_content: bool = True
+    _reading: Reading | None = None
+
+    def reading(self) -> Reading:
+        """What the answer says; read once, by whichever thread asks first."""
+        if self._reading is None:
+            self._reading = _read(self)
+        return self._reading
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an answer says."""
+
+    body: bytes | None
+    """Its JSON; of a stream, that of the message it describes."""
+    message: Mapping[str, Any] | None
+    """The body as an object; None where it is none."""
+    attributes: Mapping[str, Any]
+    failed: str | None
+    """The provider's message, when it reported an error in the middle of a stream."""
 
 
 def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     """Bodies onto the payload, attributes back."""
+    reading = answer.reading()
+    if reading.failed is not None:
+        payload.failed = reading.failed
+    if answer.capture_content:
+        if answer.request_body:
+            payload.bodies[at.REQUEST_BODY] = answer.request_body
+        if reading.body:
+            payload.bodies[at.RESPONSE_BODY] = reading.body
+    return reading.attributes
+
+
+def _read(answer: Answer) -> Reading:
     attributes: dict[str, Any] = {}
+    failed: str | None = None
     body = answer.body
     if answer.streamed:
         raw = b"".join(answer.chunks)
@@ -56,7 +89,8 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
         if frames or content_type.startswith("text/event-stream"):
             attributes |= _timing(answer)
             assembled = assemble(body)
-            attributes |= _stream_attributes(assembled, payload)
+            said, failed = _stream_attributes(assembled)
+            attributes |= said
             body = json_text(assembled.message) if assembled.message is not None else b""
         elif not answer.exhausted:
             attributes[at.PARTIAL] = True
@@ -66,12 +100,7 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     message = _json_object(body)
     if message is not None:
         attributes |= message_attributes(message, partial=attributes.get(at.PARTIAL, False))
-    if answer.capture_content:
-        if answer.request_body:
-            payload.bodies[at.REQUEST_BODY] = answer.request_body
-        if body:
-            payload.bodies[at.RESPONSE_BODY] = body
-    return attributes
+    return Reading(body, message, attributes, failed)
 
 
 def message_attributes(message: Mapping[str, Any], *, partial: bool) -> dict[str, Any]:
@@ -113,8 +142,9 @@ def usage_attributes(usage: Mapping[str, Any], *, output_known: bool = True) -> 
     return attributes
 
 
-def _stream_attributes(assembled: Assembled, payload: Payload) -> dict[str, Any]:
+def _stream_attributes(assembled: Assembled) -> tuple[dict[str, Any], str | None]:
     attributes: dict[str, Any] = {}
+    failed: str | None = None
     if not assembled.finished:
         attributes[at.PARTIAL] = True
     if assembled.error is not None:
@@ -123,8 +153,8 @@ def _stream_attributes(assembled: Assembled, payload: Payload) -> dict[str, Any]
         kind = kind if isinstance(kind, str) else "error"
         attributes[at.ERROR_TYPE] = kind
         attributes[at.ERROR_CLASS] = class_of_api_type(kind)
-        payload.failed = str(assembled.error.get("message") or kind)
-    return attributes
+        failed = str(assembled.error.get("message") or kind)
+    return attributes, failed
 
 
 def _timing(answer: Answer) -> dict[str, Any]:

@@ -10,16 +10,16 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from loopscope._internal import guard, runtime, scope
+from loopscope._internal import guard, runtime
 from loopscope._internal.errors import class_of_status, error_class_of
-from loopscope._internal.recording import CLIENT, Recording, host_span, qualified_name
-from loopscope._internal.runs import Run, agent_attributes
-from loopscope._internal.tools import recording_run_id
+from loopscope._internal.recording import CLIENT, Recording, qualified_name
 from loopscope_schemas import attributes as at
 
 from .answers import Answer, complete
 from .batches import Call, begin_batch_call
+from .placing import Place
 from .providers import address_attributes, provider_of
+from .stopping import StoppedCall
 from .streams import StreamCapture, listen
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ _SCALARS = {
 
 
 @guard.guarded
-def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-    """What is recorded of this request; None when it is of no interest or nothing is configured."""
+def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | StoppedCall | None:
+    """What is recorded of this request, or the call that a limit forbids; None when it is of no interest or nothing is
+    configured."""
     active = runtime.active()
     if active is None:
         return None
@@ -44,7 +45,11 @@ def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ca
         return None
     if not is_messages_call(options.method, options.url):
         return begin_batch_call(active, client, options)
-    return LLMCall(active, client, options)
+    place = Place.of(active, options)
+    hit = place.limit_reached()
+    if hit is not None:
+        return StoppedCall(active, place, hit)
+    return LLMCall(active, client, options, place)
 
 
 def is_messages_call(method: str, url: str) -> bool:
@@ -55,44 +60,30 @@ def is_messages_call(method: str, url: str) -> bool:
 class LLMCall:
     """From the request to the end of the answer."""
 
-    def __init__(self, active: Runtime, client: Any, options: Any) -> None:
+    def __init__(self, active: Runtime, client: Any, options: Any, place: Place) -> None:
         config = active.config
-        outer = scope.current.get()
-        run: Run | None = outer.run if outer is not None else None
-        if run is not None:
-            attributes = dict(run.shared_attributes)
-            turn = run.next_turn()
-        else:
-            attributes = agent_attributes(
-                agent=config.agent,
-                version=config.agent_version,
-                conversation_id=config.conversation_id,
-                user_id=config.user_id,
-            )
-            turn = 1
         body = options.json_data if isinstance(options.json_data, dict) else {}
         model = body.get("model")
+        attributes = place.attributes(active)
         attributes[at.OPERATION_NAME] = "chat"
         attributes[at.PROVIDER_NAME] = provider_of(client)
-        attributes[at.TURN] = turn
+        attributes[at.TURN] = place.next_turn()
         if isinstance(model, str):
             attributes[at.REQUEST_MODEL] = model
         base_url = client.base_url
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
-        parent = outer.span if outer is not None else host_span()
         name = f"chat {model}" if isinstance(model, str) else "chat"
-        self._recording: Recording = runtime.start(active, name, CLIENT, parent, attributes)
-        if outer is not None:
-            attributes[at.RUN_ID] = outer.run_id
-        else:
-            trace_id = self._recording.ids.trace_id
-            attributes[at.RUN_ID] = f"{trace_id:032x}" if parent is None else recording_run_id()
+        self._place = place
+        self._recording: Recording = runtime.start(active, name, CLIENT, place.parent, attributes)
+        attributes[at.RUN_ID] = place.run_id(self._recording)
         self._capture_content = config.capture_content
         self._attempts = 0
         self._answer = Answer(requested=time.perf_counter())
         self._stream: StreamCapture | None = None
-        runtime.announce(self._recording, heartbeat=run is None)
+        place.begun(active, self._recording.start.start_time)
+        place.check_price(active, attributes[at.PROVIDER_NAME], model)
+        runtime.announce(self._recording, heartbeat=place.run is None)
 
     @guard.guarded
     def attempt(self, request: Any, options: Any) -> None:
@@ -176,7 +167,7 @@ class LLMCall:
         answer.capture_content = self._capture_content
         payload.complete = functools.partial(complete, answer)
         self._stream = None
-        runtime.end(self._recording)
+        self._place.ended(self._recording, answer)
 
 
 def _parameters(options: Any) -> dict[str, Any]:

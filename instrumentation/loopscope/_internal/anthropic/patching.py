@@ -23,6 +23,7 @@ from loopscope._internal import guard
 
 from .batches import Call
 from .calls import begin_call
+from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
 _current: ContextVar[Call | None] = ContextVar("loopscope_anthropic_call", default=None)
@@ -95,6 +96,8 @@ class Instrumentation:
             if not self._active:
                 return original(client, *args, **kwargs)
             call = begin_call(client, args, kwargs)
+            if isinstance(call, StoppedCall):
+                return call.answer(client, args, kwargs)
             if call is None and _current.get() is None:
                 return original(client, *args, **kwargs)
             # Also for a request that is no LLM call, so that it is not taken for an attempt of one around it.
@@ -119,6 +122,8 @@ class Instrumentation:
             if not self._active:
                 return await original(client, *args, **kwargs)
             call = begin_call(client, args, kwargs)
+            if isinstance(call, StoppedCall):
+                return await call.answer_async(client, args, kwargs)
             if call is None and _current.get() is None:
                 return await original(client, *args, **kwargs)
             token = _current.set(call)
