@@ -66,8 +66,8 @@ def configure(
 ) -> None:
     """Start recording: instrument the anthropic SDK and send to the collector. Again: change the settings.
 
-       Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
-       lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
+    Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
+    lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
     credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model
     to US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`). `limits` hold
     for every run that has none of its own, declared or found from the message history.

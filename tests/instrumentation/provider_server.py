@@ -93,8 +93,15 @@ class Reply:
     """Index of an event -> seconds to wait before it."""
     break_after: int | None = None
     """Events after which the connection is cut."""
+    cut_at: int | None = None
+    """Bytes of a plain body after which the connection is cut."""
     hold: threading.Event | None = None
-    """Waited for after the first three events."""
+    """Waited for before the event `hold_at`, or before that byte of a plain body."""
+    hold_at: int = 3
+    silent: threading.Event | None = None
+    """Waited for before anything is answered; then the connection is closed without an answer."""
+    waiting: threading.Event | None = None
+    """Set when the server begins to wait for one of these."""
     gzip: bool = False
     encode: Callable[[dict[str, Any]], bytes] = sse
     """How an event is written."""
@@ -162,6 +169,8 @@ class Server:
         """Taken from the front; the last stays."""
         self.routes: dict[str, Reply] = {}
         """`METHOD /path` -> how that is answered, before anything else."""
+        self.counts: list[Reply] = []
+        """The same for count_tokens; without one, 7 tokens are counted."""
         self.answer_traces: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self.answer_starts: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
         self._changed = threading.Condition()
@@ -187,10 +196,16 @@ class Server:
             self._changed.notify_all()
 
     def next_reply(self) -> Reply:
+        return self._next(self.replies, ok())
+
+    def next_count(self) -> Reply:
+        return self._next(self.counts, Reply(body=b'{"input_tokens": 7}'))
+
+    def _next(self, replies: list[Reply], default: Reply) -> Reply:
         with self._changed:
-            if not self.replies:
-                return ok()
-            return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            if not replies:
+                return default
+            return replies.pop(0) if len(replies) > 1 else replies[0]
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -248,11 +263,18 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             elif self.path.partition("?")[0].endswith(ANSWERING) and "count-tokens" not in self.path:
                 server.note(server.messages, request)
                 self.answer(server.next_reply())
+            elif self.path.partition("?")[0].endswith(("/messages/count_tokens", "/count-tokens:rawPredict")):
+                server.note(server.others, request)
+                self.answer(server.next_count())
             else:
                 server.note(server.others, request)
-                self.reply(200, {"content-type": "application/json"}, b'{"input_tokens": 7}')
+                self.reply(404, {"content-type": "application/json"}, b"{}")
 
         def answer(self, reply: Reply) -> None:
+            if reply.silent is not None:
+                self.wait(reply, reply.silent)
+                self.close_connection = True
+                return
             if reply.events is not None:
                 self.stream(reply)
                 return
@@ -260,15 +282,32 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             body = reply.body
             if reply.gzip:
                 headers["content-encoding"], body = "gzip", gzip.compress(body)
-            self.reply(reply.status, headers, body)
+            if reply.hold is None:
+                self.reply(reply.status, headers, body, reply.cut_at)
+                return
+            self.reply(reply.status, {**headers, "Content-Length": str(len(body))}, body[: reply.hold_at])
+            self.wait(reply, reply.hold)
+            try:
+                self.wfile.write(body[reply.hold_at :])
+            except OSError:
+                self.close_connection = True  # the client went away, as some tests have it do
 
-        def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        def reply(self, status: int, headers: dict[str, str], body: bytes, cut_at: int | None = None) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
+            if "Content-Length" not in headers:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[:cut_at])
+            if cut_at is not None:
+                self.close_connection = True
+                self.connection.shutdown(2)
+
+        def wait(self, reply: Reply, until: threading.Event) -> None:
+            if reply.waiting is not None:
+                reply.waiting.set()
+            until.wait(DEADLINE_SECONDS)
 
         def stream(self, reply: Reply) -> None:
             self.send_response(200)
@@ -292,8 +331,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                         self.close_connection = True
                         self.connection.shutdown(2)
                         return
-                    if index == 3 and reply.hold is not None:
-                        reply.hold.wait(DEADLINE_SECONDS)
+                    if index == reply.hold_at and reply.hold is not None:
+                        self.wait(reply, reply.hold)
                     time.sleep(reply.delays.get(index, 0))
                     self.chunk(reply.encode(event))
             self.wfile.write(b"0\r\n\r\n")

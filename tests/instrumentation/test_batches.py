@@ -130,6 +130,7 @@ def test_a_submission_is_one_span(
     assert span["loopscope.batch.id"] == BATCH_ID
     assert span["loopscope.batch.requests"] == 2
     assert span["loopscope.request.body"] == server.others[-1].body
+    assert span.span.name == "create_batch"
     assert span["loopscope.response.body"] == server.routes[f"POST {BATCHES}"].body
     assert span["http.response.status_code"] == 200
     assert span["gen_ai.provider.name"] == "anthropic"

@@ -1,4 +1,4 @@
-"""Whether an error is worth a retry: transient, deterministic, or unknown. Pure; no import of any SDK.
+"""Whether an error is worth a retry: transient, deterministic, cancelled, or unknown. Pure; no import of any SDK.
 
 The anthropic SDK's and httpx's errors are told by attributes and class names along the class hierarchy, so that they
 need not be imported to be recognised.
@@ -6,6 +6,8 @@ need not be imported to be recognised.
 
 TRANSIENT = "transient"
 DETERMINISTIC = "deterministic"
+CANCELLED = "cancelled"
+"""The host stopped it: a cancelled task, an interrupt, an exit. Nothing failed, so no retry is called for."""
 UNKNOWN = "unknown"
 
 _TRANSIENT_STATUS = {408, 409, 429}
@@ -51,7 +53,10 @@ def class_of_api_type(error_type: str) -> str:
 
 
 def error_class_of(error: BaseException) -> str:
-    """By exception: an HTTP status when it has one, connection and time-out errors, plain programming errors."""
+    """By exception: what is no `Exception` stops the work by intent; else an HTTP status when it has one, connection
+    and time-out errors, plain programming errors."""
+    if not isinstance(error, Exception) or type(error).__name__ == "CancelledError":
+        return CANCELLED
     status = getattr(error, "status_code", None)
     if isinstance(status, int) and status >= 400:
         return class_of_status(status)

@@ -6,6 +6,7 @@ inputs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from loopscope._internal.jsontext import json_text
 from loopscope_schemas import attributes as at
 
 from .assembly import Assembled, assemble
+from .attempts import request_id_of
 from .eventstream import CONTENT_TYPE, as_server_sent_events
 
 if TYPE_CHECKING:
@@ -68,21 +70,16 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     reading = answer.reading()
     if reading.failed is not None:
         payload.failed = reading.failed
-    if answer.capture_content:
-        if answer.request_body:
-            payload.bodies[at.REQUEST_BODY] = answer.request_body
-        if reading.body:
-            payload.bodies[at.RESPONSE_BODY] = reading.body
+    keep_bodies(answer, reading.body, payload)
     return reading.attributes
 
 
 def _read(answer: Answer) -> Reading:
-    attributes: dict[str, Any] = {}
+    attributes = request_id(answer)
     failed: str | None = None
     body = answer.body
     if answer.streamed:
-        raw = b"".join(answer.chunks)
-        body = decoded(raw, answer)
+        body = decoded(answer)
         content_type = _header(answer.headers, "content-type")
         if frames := content_type.startswith(CONTENT_TYPE):
             body = as_server_sent_events(body)
@@ -101,6 +98,34 @@ def _read(answer: Answer) -> Reading:
     if message is not None:
         attributes |= message_attributes(message, partial=attributes.get(at.PARTIAL, False))
     return Reading(body, message, attributes, failed)
+
+
+def complete_count(answer: Answer, payload: Payload) -> Mapping[str, Any]:
+    """The same for a count of tokens: what it counted is no usage, so it has no raw usage and no cost."""
+    attributes = request_id(answer)
+    body = decoded(answer) if answer.streamed else answer.body
+    if answer.streamed and not answer.exhausted:
+        attributes[at.PARTIAL] = True
+    counted = _tokens((_json_object(body) or {}).get("input_tokens"))
+    if counted is not None:
+        attributes[at.USAGE_INPUT_TOKENS] = counted
+    keep_bodies(answer, body, payload)
+    return attributes
+
+
+def keep_bodies(answer: Answer, body: bytes | None, payload: Payload) -> None:
+    """Both bodies onto the payload, where content is recorded."""
+    if answer.capture_content:
+        if answer.request_body:
+            payload.bodies[at.REQUEST_BODY] = answer.request_body
+        if body:
+            payload.bodies[at.RESPONSE_BODY] = body
+
+
+def request_id(answer: Answer) -> dict[str, Any]:
+    """The provider's id of the request, as the answer's headers give it."""
+    found = request_id_of(answer.headers) if answer.headers is not None else None
+    return {at.HTTP_REQUEST_ID: found} if found is not None else {}
 
 
 def message_attributes(message: Mapping[str, Any], *, partial: bool) -> dict[str, Any]:
@@ -124,7 +149,11 @@ def usage_attributes(usage: Mapping[str, Any], *, output_known: bool = True) -> 
     attributes: dict[str, Any] = {at.USAGE_RAW: json_text(usage).decode("utf-8")}
     fresh = _tokens(usage.get("input_tokens"))
     read = _tokens(usage.get("cache_read_input_tokens"))
+    lifetimes = _object(usage.get("cache_creation"))
     written = _tokens(usage.get("cache_creation_input_tokens"))
+    if written is None and lifetimes:
+        parts = [_tokens(lifetimes.get(name)) for name in ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")]
+        written = sum(part or 0 for part in parts)
     output = _tokens(usage.get("output_tokens"))
     if fresh is not None:
         attributes[at.USAGE_INPUT_TOKENS] = fresh + (read or 0) + (written or 0)
@@ -134,11 +163,17 @@ def usage_attributes(usage: Mapping[str, Any], *, output_known: bool = True) -> 
         attributes[at.USAGE_CACHE_WRITE_TOKENS] = written
     if output is not None and output_known:
         attributes[at.USAGE_OUTPUT_TOKENS] = output
-    details = usage.get("output_tokens_details")
-    if isinstance(details, dict):
-        thinking = _tokens(cast("dict[str, Any]", details).get("thinking_tokens"))
-        if thinking is not None:
-            attributes[at.USAGE_REASONING_TOKENS] = thinking
+    tools = _object(usage.get("server_tool_use"))
+    for part, name, attribute in (
+        (_object(usage.get("output_tokens_details")), "thinking_tokens", at.USAGE_REASONING_TOKENS),
+        (lifetimes, "ephemeral_1h_input_tokens", at.USAGE_CACHE_WRITE_1H_TOKENS),
+        (tools, "web_search_requests", at.USAGE_WEB_SEARCHES),
+        (tools, "web_fetch_requests", at.USAGE_WEB_FETCHES),
+    ):
+        if (value := _tokens(part.get(name))) is not None:
+            attributes[attribute] = value
+    if isinstance(tier := usage.get("service_tier"), str):
+        attributes[at.SERVICE_TIER] = tier
     return attributes
 
 
@@ -167,13 +202,18 @@ def _timing(answer: Answer) -> dict[str, Any]:
     return {at.RESPONSE_TTFT: times[0] - answer.requested, at.STREAM_LONGEST_GAP: max(gaps)}
 
 
-def decoded(raw: bytes, answer: Answer) -> bytes:
-    """A body without its content encoding, by the HTTP library's own decoders."""
+def decoded(answer: Answer) -> bytes:
+    """A streamed body without its content encoding, by the HTTP library's own decoders; of one that broke off, as much
+    as can be decoded."""
     encoding = _header(answer.headers, "content-encoding")
-    if not raw or not encoding or encoding == "identity":
-        return raw
+    if not answer.chunks or not encoding or encoding == "identity":
+        return b"".join(answer.chunks)
     package = sys.modules[type(answer.headers).__module__.partition(".")[0]]
-    return package.Response(200, headers={"content-encoding": encoding}, content=raw).content
+    response = package.Response(200, headers={"content-encoding": encoding}, content=iter(answer.chunks))
+    parts: list[bytes] = []
+    with contextlib.suppress(package.DecodingError):  # cut off within its encoding: what came before is in the list
+        parts.extend(response.iter_bytes())
+    return b"".join(parts)
 
 
 def _header(headers: Any, name: str) -> str:
@@ -189,6 +229,10 @@ def _json_object(body: bytes | None) -> dict[str, Any] | None:
     except ValueError:
         return None  # an error page of a proxy, or a body that broke off: kept as it is, nothing read from it
     return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _object(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _tokens(value: object) -> int | None:

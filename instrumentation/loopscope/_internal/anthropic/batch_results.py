@@ -29,7 +29,7 @@ from loopscope._internal.jsontext import json_text
 from loopscope._internal.recording import Recording, SpanIds
 from loopscope_schemas import attributes as at
 
-from .answers import Answer, decoded, message_attributes
+from .answers import Answer, decoded, keep_bodies, message_attributes, request_id
 
 if TYPE_CHECKING:
     from loopscope._internal.recording import Payload
@@ -65,6 +65,8 @@ class Batch:
     """A batch whose results are downloaded."""
 
     id: str
+    times: Times | None
+    """None where this process never looked at the batch."""
     attributes: Mapping[str, Any]
     """What all of its spans begin with."""
     capture_content: bool
@@ -114,6 +116,11 @@ def remember(batch_id: str, description: bytes) -> None:
         _memory.note(batch_id, Times(created, _nanoseconds(batch.get("ended_at"))))
 
 
+def times_of(batch_id: str) -> Times | None:
+    """What this process knows of a batch's times."""
+    return _memory.times(batch_id)
+
+
 def forget() -> None:
     """Forget all batches: in a forked child, whose copy of the lock nobody may ever release; and for tests."""
     global _memory
@@ -129,25 +136,17 @@ if hasattr(os, "register_at_fork"):
 
 def complete_submission(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     """Both bodies onto the payload; the batch's id and size back. Its requests are kept for when results come."""
-    body = decoded(b"".join(answer.chunks), answer) if answer.streamed else answer.body
-    attributes: dict[str, Any] = {}
+    body = decoded(answer) if answer.streamed else answer.body
+    attributes = request_id(answer)
     if answer.streamed and not answer.exhausted:
         attributes[at.PARTIAL] = True
-    said = _object(body)
-    batch_id, kind = said.get("id"), _dict(said.get("error")).get("type")
-    if payload.failed is not None:
-        if isinstance(kind, str):
-            attributes[at.ERROR_TYPE] = kind
-    elif isinstance(batch_id, str):
+    batch_id = _object(body).get("id")
+    if isinstance(batch_id, str) and payload.failed is None:
         attributes[at.BATCH_ID] = batch_id
         remember(batch_id, body or b"")
         if answer.capture_content:
             _keep_requests(batch_id, answer.request_body or b"")
-    if answer.capture_content:
-        if answer.request_body:
-            payload.bodies[at.REQUEST_BODY] = answer.request_body
-        if body:
-            payload.bodies[at.RESPONSE_BODY] = body
+    keep_bodies(answer, body, payload)
     return attributes
 
 
@@ -204,7 +203,7 @@ def complete_result(recording: Recording, batch: Batch, line: bytes, payload: Pa
         if params is not None:
             payload.bodies[at.REQUEST_BODY] = params
         payload.bodies[at.RESPONSE_BODY] = answer if answer is not None else line
-    times = _memory.times(batch.id) or Times(time.time_ns() // DAY_NANOSECONDS * DAY_NANOSECONDS, None)
+    times = batch.times or Times(time.time_ns() // DAY_NANOSECONDS * DAY_NANOSECONDS, None)
     recording.ids = ids
     recording.start = recording.start._replace(
         trace_id=ids.trace_id,

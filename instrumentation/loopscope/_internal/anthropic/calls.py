@@ -1,4 +1,4 @@
-"""One LLM call of the anthropic SDK, as it happens on the host's thread: references are taken, nothing is read.
+"""One call of the anthropic SDK, as it happens on the host's thread: references are taken, nothing is read.
 
 `patching` calls `begin_call` at the funnel, then the methods of the LLMCall in the order of events. A call ends when it
 returned or failed, or, where the answer is streamed, when its stream does.
@@ -15,8 +15,11 @@ from loopscope._internal.errors import class_of_status, error_class_of
 from loopscope._internal.recording import CLIENT, Recording, qualified_name
 from loopscope_schemas import attributes as at
 
-from .answers import Answer, complete
-from .batches import Call, begin_batch_call
+from .answers import Answer, complete, complete_count
+from .attempts import Attempts
+from .batch_results import complete_submission
+from .batches import Listener, begin_batch_request
+from .operations import CHAT, COUNT_TOKENS, CREATE_BATCH, operation_of
 from .placing import Place
 from .providers import address_attributes, provider_of
 from .stopping import StoppedCall
@@ -32,81 +35,112 @@ _SCALARS = {
     "top_k": at.REQUEST_TOP_K,
 }
 
+_COMPLETE = {CHAT: complete, COUNT_TOKENS: complete_count, CREATE_BATCH: complete_submission}
+
 
 @guard.guarded
-def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | StoppedCall | None:
-    """What is recorded of this request, or the call that a limit forbids; None when it is of no interest or nothing is
-    configured."""
+def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | Listener | StoppedCall | None:
+    """The call to record for this request, or the one that a limit forbids, or what else listens to it; None when it is
+    of no interest or nothing is configured."""
     active = runtime.active()
     if active is None:
         return None
     options = args[1] if len(args) > 1 else kwargs.get("options")
     if options is None:
         return None
-    if not is_messages_call(options.method, options.url):
-        return begin_batch_call(active, client, options)
-    place = Place.of(active, options)
+    operation = operation_of(options.method, options.url)
+    if operation is None:
+        return begin_batch_request(active, client, options)
+    place = Place.of(active, options, operation)
     hit = place.limit_reached()
     if hit is not None:
         return StoppedCall(active, place, hit)
-    return LLMCall(active, client, options, place)
-
-
-def is_messages_call(method: str, url: str) -> bool:
-    """Whether a request asks for an answer: POST .../messages, not token counts, batches or anything else."""
-    return method.lower() == "post" and url.partition("?")[0].rstrip("/").endswith("/messages")
+    return LLMCall(active, client, options, operation, place)
 
 
 class LLMCall:
-    """From the request to the end of the answer."""
+    """From the request to the end of the answer. Also a count of tokens, which is asked and answered the same way."""
 
-    def __init__(self, active: Runtime, client: Any, options: Any, place: Place) -> None:
+    def __init__(self, active: Runtime, client: Any, options: Any, operation: str, place: Place) -> None:
         config = active.config
         body = options.json_data if isinstance(options.json_data, dict) else {}
         model = body.get("model")
         attributes = place.attributes(active)
-        attributes[at.OPERATION_NAME] = "chat"
+        attributes[at.OPERATION_NAME] = operation
         attributes[at.PROVIDER_NAME] = provider_of(client)
-        attributes[at.TURN] = place.next_turn()
+        if (turn := place.next_turn()) is not None:
+            attributes[at.TURN] = turn
         if isinstance(model, str):
             attributes[at.REQUEST_MODEL] = model
         base_url = client.base_url
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
-        name = f"chat {model}" if isinstance(model, str) else "chat"
+        name = f"{operation} {model}" if isinstance(model, str) else operation
         self._place = place
         self._recording: Recording = runtime.start(active, name, CLIENT, place.parent, attributes)
         attributes[at.RUN_ID] = place.run_id(self._recording)
         self._capture_content = config.capture_content
-        self._attempts = 0
+        self._operation = operation
+        self._attempts = Attempts()
         self._answer = Answer(requested=time.perf_counter())
         self._stream: StreamCapture | None = None
+        self._answered_well = False
+        self._next: LLMCall | None = None
         place.begun(active, self._recording.start.start_time)
         place.check_price(active, attributes[at.PROVIDER_NAME], model)
         runtime.announce(self._recording, heartbeat=place.run is None)
 
     @guard.guarded
-    def attempt(self, request: Any, options: Any) -> None:
+    def attempt(self, client: Any, request: Any, options: Any) -> None:
         """One HTTP request was built; its body is final."""
-        self._attempts += 1
+        active = runtime.active()
+        if self._answered_well and self._next is None and active is not None:
+            # Not a retry: a middleware asks once more although it was answered (a fallback to another model).
+            self.returned()
+            self._next = LLMCall(active, client, options, self._operation, Place.of(active, options, self._operation))
+        if self._next is not None:
+            self._next.attempt(client, request, options)
+            return
+        self._attempts.sent()
         try:
             content = request.content
         except Exception:  # noqa: BLE001 - a body that is a stream: it is the host's to read, so it is not recorded
             content = None
         if isinstance(content, bytes):
             self._answer.request_body = content
-        if self._attempts == 1:
+        if self._attempts.count == 1:
             self._recording.set(_parameters(options) | address_attributes(options.url))
+
+    @guard.guarded
+    def refused(self, response: Any) -> None:
+        """The SDK looks at an answer to decide whether to send the request again."""
+        if self._next is not None:
+            self._next.refused(response)
+            return
+        self._attempts.refused(response)
+
+    @guard.guarded
+    def retrying(self, delay: Any) -> None:
+        """The SDK is about to wait `delay` seconds and send the request again."""
+        if self._next is not None:
+            self._next.retrying(delay)
+            return
+        self._attempts.giving_up(delay if isinstance(delay, int | float) else None)
 
     @guard.guarded
     def answered(self, response: Any) -> None:
         """A response arrived, read or not; the SDK has not looked at it yet."""
         if response is None:
             return
+        if self._next is not None:
+            self._next.answered(response)
+            return
+        self._attempts.answered(response)
         self._answer.status = response.status_code
         self._answer.headers = response.headers
-        if self._take_content(response):
-            return
+        self._answered_well = response.status_code < 400
+        if self._take_content(response) or not self._answered_well:
+            return  # the SDK reads an error's body before it raises; where a middleware reads it, nothing has ended
         capture = StreamCapture(self._stream_ended)
         if listen(response, capture):
             self._stream = capture
@@ -122,15 +156,22 @@ class LLMCall:
     @guard.guarded
     def returned(self) -> None:
         """The SDK's call returned. A streamed answer is still to come."""
+        if self._next is not None:
+            self._next.returned()
+            return
         if self._stream is None:
             self._end()
 
     @guard.guarded
     def failed(self, error: BaseException) -> None:
         """The SDK's call raised."""
+        if self._next is not None:
+            self._next.failed(error)
+            return
         response: Any = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         kind, name = error_class_of(error), qualified_name(type(error))
+        self._attempts.failed(response, error)
         if isinstance(status, int):
             self._answer.status = status
             self._answer.headers = response.headers
@@ -143,7 +184,7 @@ class LLMCall:
 
     @guard.guarded
     def _stream_ended(self, error: BaseException | None) -> None:
-        if error is not None:
+        if error is not None and self._recording.open:
             self._recording.error(error, error_type=qualified_name(type(error)), error_class=error_class_of(error))
         self._end()
 
@@ -151,7 +192,7 @@ class LLMCall:
         if not self._recording.open:
             return
         answer, stream = self._answer, self._stream
-        attributes: dict[str, Any] = {at.HTTP_ATTEMPTS: self._attempts}
+        attributes: dict[str, Any] = {at.HTTP_ATTEMPTS: self._attempts.count}
         if answer.status is not None:
             attributes[at.HTTP_STATUS_CODE] = answer.status
         self._recording.set(attributes)
@@ -163,10 +204,13 @@ class LLMCall:
             answer.overflow_bytes = stream.overflow_bytes
             stream.release()
         payload = self._recording.payload
+        payload.events += self._attempts.events(self._recording.start.start_time, answer.requested)
         payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
         answer.capture_content = self._capture_content
-        payload.complete = functools.partial(complete, answer)
+        payload.complete = functools.partial(_COMPLETE[self._operation], answer)
         self._stream = None
+        # Who keeps an exception keeps the frames it went through, and with them this object: not what it held.
+        self._answer = Answer()
         self._place.ended(self._recording, answer)
 
 
@@ -181,6 +225,9 @@ def _parameters(options: Any) -> dict[str, Any]:
         value = body.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             attributes[attribute] = value
+    requests = body.get("requests")
+    if isinstance(requests, list | tuple):
+        attributes[at.BATCH_REQUESTS] = len(requests)  # pyright: ignore[reportUnknownArgumentType]
     stops = body.get("stop_sequences")
     if isinstance(stops, list | tuple) and stops:
         attributes[at.REQUEST_STOP_SEQUENCES] = [str(stop) for stop in stops]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]

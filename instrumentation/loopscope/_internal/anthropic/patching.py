@@ -1,9 +1,10 @@
 """Wrapping the anthropic SDK's methods, and undoing it.
 
-Four methods of each client base: `request`, the funnel of every call, gives identity and outcome; `_build_request`,
-once an HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the
-SDK parses it. What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what
-depends on it is not recorded, once logged, and the rest works.
+Methods of the client bases: `request`, the funnel of every call, gives identity and outcome; `_build_request`, once an
+HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the SDK parses
+it; `_should_retry` and `_calculate_retry_timeout`, called only after a failed attempt, give its status and its end.
+What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what depends on it is
+not recorded, once logged, and the rest works.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any
 
 from loopscope._internal import guard
 
-from .batches import Call
-from .calls import begin_call
+from .batches import Listener
+from .calls import LLMCall, begin_call
 from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
-_current: ContextVar[Call | None] = ContextVar("loopscope_anthropic_call", default=None)
+_current: ContextVar[LLMCall | Listener | None] = ContextVar("loopscope_anthropic_call", default=None)
 _lock = threading.Lock()
 _installed: Instrumentation | None = None
 
@@ -74,6 +75,8 @@ class Instrumentation:
         """Wrap the methods of `anthropic._base_client`."""
         sync, asynchronous = module.SyncAPIClient, module.AsyncAPIClient
         self._replace(module.BaseClient, "_build_request", self._build_request)
+        self._replace(module.BaseClient, "_should_retry", self._should_retry)
+        self._replace(module.BaseClient, "_calculate_retry_timeout", self._calculate_retry_timeout)
         self._replace(sync, "request", self._request)
         self._replace(sync, "_process_response", self._process_response)
         self._replace(asynchronous, "request", self._async_request)
@@ -147,10 +150,31 @@ class Instrumentation:
             request = original(client, *args, **kwargs)
             call = _current.get() if self._active else None
             if call is not None:
-                call.attempt(request, args[0] if args else kwargs.get("options"))
+                call.attempt(client, request, args[0] if args else kwargs.get("options"))
             return request
 
         return _build_request
+
+    def _should_retry(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _should_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = _current.get() if self._active else None
+            if call is not None:
+                call.refused(args[0] if args else kwargs.get("response"))
+            return original(client, *args, **kwargs)
+
+        return _should_retry
+
+    def _calculate_retry_timeout(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _calculate_retry_timeout(client: Any, *args: Any, **kwargs: Any) -> Any:
+            delay = original(client, *args, **kwargs)
+            call = _current.get() if self._active else None
+            if call is not None:
+                call.retrying(delay)
+            return delay
+
+        return _calculate_retry_timeout
 
     def _process_response(self, original: Any) -> Any:
         @functools.wraps(original)

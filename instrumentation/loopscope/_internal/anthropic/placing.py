@@ -17,6 +17,8 @@ from loopscope._internal.tools import recording_run_id
 from loopscope._internal.tooluse import results_in
 from loopscope_schemas import attributes as at
 
+from .operations import CHAT
+
 if TYPE_CHECKING:
     from loopscope._internal.ledger import Spending
     from loopscope._internal.limits import Hit
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 class Place:
     """Where a call stands: its run, its parent span, and what goes on in the run meanwhile."""
 
-    def __init__(self, outer: scope.Scope | None, run: Run | None, messages: Sequence[Any]) -> None:
+    def __init__(self, outer: scope.Scope | None, run: Run | None, messages: Sequence[Any], *, is_turn: bool) -> None:
         self.run = run
+        self._is_turn = is_turn
         self._outer = outer
         self._messages = messages
         self._inferred = run if outer is None and isinstance(run, InferredRun) else None
@@ -39,17 +42,21 @@ class Place:
         self.parent: SpanIds | None = inside.span if inside is not None else host_span()
 
     @classmethod
-    def of(cls, active: Runtime, options: Any) -> Place:
-        """The place of a request of the SDK."""
+    def of(cls, active: Runtime, options: Any, operation: str) -> Place:
+        """The place of a request of the SDK. What is no LLM call has no turn, no limit, and makes no run."""
         outer = scope.current.get()
+        if operation != CHAT:
+            return cls(outer, outer.run if outer is not None else None, (), is_turn=False)
         body: dict[str, Any] = options.json_data if isinstance(options.json_data, dict) else {}
         messages = body.get("messages")
         run = outer.run if outer is not None else _found(active, body)
-        return cls(outer, run, cast("Sequence[Any]", messages) if isinstance(messages, list | tuple) else ())
+        return cls(
+            outer, run, cast("Sequence[Any]", messages) if isinstance(messages, list | tuple) else (), is_turn=True
+        )
 
     def limit_reached(self) -> Hit | None:
         """The limit that forbids this call."""
-        return self.run.limit_reached() if self.run is not None else None
+        return self.run.limit_reached() if self.run is not None and self._is_turn else None
 
     def attributes(self, active: Runtime) -> dict[str, Any]:
         """What the call's span carries of its run and agent."""
@@ -63,8 +70,10 @@ class Place:
             user_id=config.user_id,
         )
 
-    def next_turn(self) -> int:
-        """The turn that this call is."""
+    def next_turn(self) -> int | None:
+        """The turn that this call is; None when it is none."""
+        if not self._is_turn:
+            return None
         if self.run is not None:
             self._turn = self.run.next_turn()
         return self._turn
@@ -88,7 +97,13 @@ class Place:
         """Under a cost cap, a model without a price is worth a warning at once: the cap will not hold for it."""
         run = self.run
         limits = run.limits if run is not None else None
-        if run is None or limits is None or limits.max_cost_usd is None or not isinstance(model, str):
+        if (
+            not self._is_turn
+            or run is None
+            or limits is None
+            or limits.max_cost_usd is None
+            or not isinstance(model, str)
+        ):
             return
         if (provider, model) not in active.models_checked:
             active.models_checked.add((provider, model))
@@ -104,7 +119,7 @@ class Place:
     def _settling(self, recording: Recording, answer: Answer) -> Spending | None:
         run, inferred, turn = self.run, self._inferred, self._turn
         active = runtime.active()
-        if run is None or active is None:
+        if run is None or active is None or not self._is_turn:
             return None
         overrides = active.config.price_overrides
         started, payload = recording.start.start_time, recording.payload

@@ -7,14 +7,35 @@ forgotten. Nothing is parsed here.
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from loopscope._internal import guard
+
 CAPTURE_MAX_BYTES = 64 * 1024 * 1024
 """What one stream may hold for us; beyond it chunks pass unrecorded and are counted."""
+CAPTURES_MAX_BYTES = 256 * 1024 * 1024
+"""What all open streams together may hold: a host can leave any number half read, for as long as it likes."""
+CHUNK_OVERHEAD_BYTES = 100
+"""What a chunk costs beside its bytes (its object, its time, two list entries): streams of tiny chunks are common."""
+
+# Reentrant: the garbage collector may end a forgotten stream anywhere on this thread.
+_lock = threading.RLock()
+_held = 0
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class StreamCapture:
@@ -28,11 +49,14 @@ class StreamCapture:
         self.overflow_bytes = 0
         self.exhausted = False
 
+    @guard.guarded
     def chunk(self, data: Any) -> None:
-        if isinstance(data, bytes) and self.size < CAPTURE_MAX_BYTES:
+        """A piece of the body passes by; nothing is kept of what passes after the end."""
+        if self._ended is None:
+            return
+        if isinstance(data, bytes) and self._reserve(len(data) + CHUNK_OVERHEAD_BYTES):
             self.chunks.append(data)
             self.arrivals.append(time.perf_counter())
-            self.size += len(data)
             # Nothing follows an error event, and an old SDK leaves the stream open until its exception is forgotten.
             # Inside of JSON there is no bare line break, so this is no part of an answer's text.
             if data.startswith(b"event: error") or b"\nevent: error" in data:
@@ -40,17 +64,42 @@ class StreamCapture:
         else:
             self.overflow_bytes += len(data)
 
+    def _reserve(self, size: int) -> bool:
+        """Whether so much more may be held. Once it may not, nothing more is: a body with a hole cannot be read."""
+        global _held
+        if self.overflow_bytes or self.size + size > CAPTURE_MAX_BYTES:
+            return False
+        with _lock:
+            if _held + size > CAPTURES_MAX_BYTES:
+                return False
+            _held += size
+        self.size += size
+        return True
+
+    @guard.guarded
     def end(self, error: BaseException | None = None, *, exhausted: bool = False) -> None:
         """The stream is over: read to its end, broken, closed, or forgotten. The first of these counts."""
         ended, self._ended = self._ended, None
         if ended is not None:
             self.exhausted = exhausted
-            ended(error)
+            try:
+                ended(error)
+            finally:
+                self.release()
 
     def release(self) -> None:
         """Let go of what was captured; the host may keep the response, and with it this object."""
+        global _held
         self.chunks = []
         self.arrivals = []
+        with _lock:
+            _held -= self.size
+        self.size = 0
+
+
+def held_bytes() -> int:
+    """What all open streams hold for us just now."""
+    return _held
 
 
 def listen(response: Any, capture: StreamCapture) -> bool:
