@@ -6,6 +6,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from support.sdk_features import needs
 
 from .conftest import Configure, ask, delivered
 from .provider_server import Recorded, Reply, Server, failing, ok, python_value, stream_events
@@ -96,7 +97,8 @@ def test_requests_that_nobody_answered(
     for call, kind in ((timed_out, "APITimeoutError"), (refused, "APIConnectionError")):
         first, second = attempts_of(call)
         assert "http.response.status_code" not in first | second
-        assert first["error.type"].endswith(kind)
+        # An old SDK makes its own error of the HTTP library's only where it does not send again.
+        assert first["error.type"].endswith((kind, "httpx.ReadTimeout", "httpx.ConnectError"))
         assert second["error.type"].endswith(kind)
         assert first["loopscope.http.retry_delay"] > 0
     assert attempts_of(timed_out)[0]["loopscope.http.attempt.duration"] >= 0.1
@@ -165,6 +167,7 @@ def _asks_again(*, when: Any) -> Any:
     return middleware
 
 
+@needs("middleware=")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_middleware_that_asks_again_although_it_was_answered_makes_another_call(
     *, stream: bool, server: Server, configure: Configure
@@ -194,6 +197,7 @@ def test_a_middleware_that_asks_again_although_it_was_answered_makes_another_cal
     assert [call["loopscope.request.body"] for call in (refused, failed)] == [each.body for each in server.messages]
 
 
+@needs("middleware=")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_middleware_that_retries_is_one_call(*, stream: bool, server: Server, configure: Configure) -> None:
     answer = Reply(events=stream_events()) if stream else ok("second")
@@ -216,6 +220,7 @@ def test_a_middleware_that_retries_is_one_call(*, stream: bool, server: Server, 
     assert not call.failed
 
 
+@needs("middleware=")
 def test_an_error_answer_that_a_middleware_reads_is_not_the_end(server: Server, configure: Configure) -> None:
     server.replies = [failing(529, "overloaded_error", **SOON), Reply(events=stream_events())]
     configure()

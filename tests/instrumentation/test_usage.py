@@ -5,6 +5,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from support.sdk_features import needs
 
 import loopscope
 
@@ -91,6 +92,7 @@ def test_stop_reasons(reason: str, server: Server, configure: Configure, client:
     assert not call.failed
 
 
+@needs("messages.count_tokens")
 def test_a_count_of_tokens_is_no_llm_call(server: Server, configure: Configure, client: anthropic.Anthropic) -> None:
     server.counts = [Reply(body=b'{"input_tokens": 1234}')]
     configure()
@@ -120,6 +122,7 @@ def test_a_count_of_tokens_is_no_llm_call(server: Server, configure: Configure, 
     assert call["loopscope.turn"] == 1
 
 
+@needs("messages.count_tokens")
 def test_a_count_of_tokens_that_fails(server: Server, configure: Configure) -> None:
     server.counts = [failing(429, "rate_limit_error", **{"retry-after-ms": "1"}), failing(400, "invalid_request_error")]
     configure()
