@@ -46,8 +46,8 @@ def described(server: Server, *, ended: bool = True, **more: Any) -> Reply:
     return Reply(body=json.dumps(batch | more).encode())
 
 
-def answered(custom_id: str, text: str) -> dict[str, Any]:
-    usage = message()["usage"] | {"service_tier": "batch"}
+def answered(custom_id: str, text: str, tier: str | None = "batch") -> dict[str, Any]:
+    usage = message()["usage"] | {"service_tier": tier}
     return {
         "custom_id": custom_id,
         "result": {"type": "succeeded", "message": message(text, id=f"msg_{custom_id}", usage=usage)},
@@ -58,7 +58,7 @@ REFUSED = {"type": "error", "error": {"type": "invalid_request_error", "message"
 RESULTS: list[dict[str, Any]] = [
     answered("first", "Grüße"),
     {"custom_id": "refused", "result": {"type": "errored", "error": REFUSED}},
-    answered("second", "two"),
+    answered("second", "two", tier=None),
     {"custom_id": "stopped", "result": {"type": "canceled"}},
     {"custom_id": "late", "result": {"type": "expired"}},
 ]
@@ -199,6 +199,7 @@ def check_results(server: Server, *, asked: bool = False) -> None:
     )
     assert first.span.name == "chat claude-sonnet-4-6"
     assert not first.failed
+    assert calls["second"]["loopscope.cost.usd"] == 0.0012915, "a batch costs half, whether usage says so or not"
     refused = calls["refused"]
     assert refused.failed
     assert refused.span.status.message == "max_tokens: too large"
