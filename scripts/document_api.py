@@ -1,6 +1,6 @@
 """Writes docs/api.md: the public Python interface, from its docstrings. A test compares the page with what this makes.
 
-    .venv/bin/python scripts/document_api.py
+.venv/bin/python scripts/document_api.py
 """
 
 import importlib

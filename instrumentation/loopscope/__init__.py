@@ -12,12 +12,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ._internal import propagation as _propagation
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
 from ._internal.ledger import RunStats
 from ._internal.limits import Limits
 from ._internal.runs import Run, current_run, run
+from ._internal.steps import Step, event, route, step
 from ._internal.tools import tool
 from .exceptions import ConfigurationError, LimitExceeded, LoopscopeError
 
@@ -31,14 +33,18 @@ __all__ = [
     "LoopscopeError",
     "Run",
     "RunStats",
+    "Step",
     "agent",
     "configure",
     "current_run",
+    "event",
     "flush",
     "instrument_anthropic",
+    "route",
     "run",
     "shutdown",
     "stats",
+    "step",
     "tool",
 ]
 
@@ -97,7 +103,13 @@ def configure(
         }
     )
     if _runtime.active() is not None:
-        instrument_anthropic()
+        _instrument()
+
+
+def _instrument() -> None:
+    """Everything that records or carries runs along; also in a process that was handed its configuration."""
+    instrument_anthropic()
+    _propagation.install()
 
 
 def flush(timeout: float = 30.0) -> bool:
@@ -110,6 +122,7 @@ def flush(timeout: float = 30.0) -> bool:
 
 def shutdown(timeout: float = 5.0) -> bool:
     """Stop recording and deliver what is pending, at most `timeout` seconds; True when all of it was delivered."""
+    _propagation.undo()
     return _runtime.shutdown(timeout)
 
 

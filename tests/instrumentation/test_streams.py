@@ -95,7 +95,8 @@ def test_the_longest_silence_is_measured_and_a_ping_does_not_end_it(
     for _ in client.messages.create(**ask(), stream=True):
         pass
     delivered()
-    assert server.calls()[0]["loopscope.stream.longest_gap"] >= 0.4
+    # More than one silence; not quite two, as the host may have read the event before them late.
+    assert server.calls()[0]["loopscope.stream.longest_gap"] > 0.25
 
 
 @pytest.mark.parametrize("how", ["closed", "left", "forgotten"])

@@ -92,7 +92,7 @@ def test_stop_reasons(reason: str, server: Server, configure: Configure, client:
     assert not call.failed
 
 
-@needs("messages.count_tokens")
+@needs("messages.count_tokens", "beta.messages.count_tokens")
 def test_a_count_of_tokens_is_no_llm_call(server: Server, configure: Configure, client: anthropic.Anthropic) -> None:
     server.counts = [Reply(body=b'{"input_tokens": 1234}')]
     configure()

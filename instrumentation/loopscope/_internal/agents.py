@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from types import FrameType
 from typing import Any, TypeVar, cast, overload
 
 from . import guard, runtime, scope
@@ -95,20 +96,37 @@ def _answer(run: Run, result: object) -> None:
 
 
 class _Inside:
-    """Makes a run current for one step of its generator."""
+    """Makes a run current for one step of its generator, whose frame the run is anchored to until `finish`."""
 
-    __slots__ = ("_outer", "_run")
+    __slots__ = ("_around", "_run", "_scope")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, frame: FrameType | None) -> None:
         self._run = run
+        self._scope: scope.Scope | None = None
+        self._anchor(frame)
+
+    @guard.guarded
+    def _anchor(self, frame: FrameType | None) -> None:
+        if self._run.scope is not None:
+            self._scope = scope.entered(self._run.scope, scope.here(), frame)
 
     def __enter__(self) -> None:
-        self._outer = scope.current.get()
-        if self._run.scope is not None:
-            scope.current.set(self._run.scope)
+        self._around = scope.current.get()
+        if self._scope is not None:
+            scope.current.set(self._scope)
 
     def __exit__(self, *_: object) -> None:
-        scope.leave(self._outer)
+        scope.current.set(self._around)
+
+    def finish(self, error: BaseException | None) -> None:
+        """The generator has ended, and with it the run."""
+        self._left()
+        self._run.finish(error)
+
+    @guard.guarded
+    def _left(self) -> None:
+        if self._scope is not None:
+            scope.left(self._scope)
 
 
 def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun) -> Callable[..., Any]:
@@ -116,7 +134,7 @@ def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun)
     def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         run = new_run(args, kwargs)
         run.begin()
-        inside = _Inside(run)
+        inside = _Inside(run, scope.frame_above(0))
         error: BaseException | None = None
         try:
             with inside:
@@ -142,7 +160,7 @@ def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun)
             error = raised
             raise
         finally:
-            run.finish(error)
+            inside.finish(error)
 
     return steps
 
@@ -152,7 +170,7 @@ def _async_generator(target: Callable[..., AsyncGenerator[Any, Any]], new_run: N
     async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         run = new_run(args, kwargs)
         run.begin()
-        inside = _Inside(run)
+        inside = _Inside(run, scope.frame_above(0))
         error: BaseException | None = None
         try:
             with inside:
@@ -177,6 +195,6 @@ def _async_generator(target: Callable[..., AsyncGenerator[Any, Any]], new_run: N
             error = raised
             raise
         finally:
-            run.finish(error)
+            inside.finish(error)
 
     return steps

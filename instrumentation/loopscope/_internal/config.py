@@ -290,9 +290,12 @@ def _usable(path: Path) -> bool:
 
 
 def _script_name() -> str:
-    """The running script's name, so that an agent whose owner named nothing can still be told from another."""
-    stem = Path(sys.argv[0] if sys.argv and sys.argv[0] else "").stem
-    return stem if stem and stem not in ("-c", "-m", "__main__") else "unnamed agent"
+    """The running program's name, so that an agent whose owner named nothing can still be told from another."""
+    path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "")
+    if path.name == "-m" and "-m" in sys.orig_argv[:-1]:  # the module is still being looked for
+        path = Path(*sys.orig_argv[sys.orig_argv.index("-m") + 1].split("."))
+    stem = path.parent.name if path.stem == "__main__" else path.stem
+    return stem if stem and stem not in ("-", "-c", "-m") else "unnamed agent"
 
 
 _LIMIT_VARIABLES: Mapping[str, tuple[str, Any]] = {

@@ -60,6 +60,12 @@ _lock = threading.RLock()
 """One for all runs: held for a few additions. Reentrant, as the garbage collector may end a stream inside it."""
 
 
+def after_fork_in_child() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
 class Ledger:
     """The account of one run. What a sub-agent spends is entered in those of the runs around it too."""
 
@@ -82,6 +88,11 @@ class Ledger:
                 ledger.all_turns += 1
                 ledger = ledger._outer
             return self.turns
+
+    def at_least_turn(self, turn: int) -> None:
+        """Number on from this turn if the run is not there yet."""
+        with _lock:
+            self.turns = max(self.turns, turn)
 
     def spend(self, read: Callable[[], Attributes]) -> Spending:
         """A call was answered; `read` gives the attributes of its answer. May be called on any thread, later."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal
 
 from loopscope_schemas import attributes as at
 
@@ -21,6 +21,9 @@ from .ledger import Ledger, RunStats
 from .limits import Hit, Limits, limits_of
 from .recording import INTERNAL, Recording, host_span, qualified_name
 from .tooluse import ToolUses
+
+if TYPE_CHECKING:
+    from .steps import Step
 
 Outcome = Literal["completed", "partial", "limit", "failed", "escalated"]
 OUTCOMES: tuple[str, ...] = ("completed", "partial", "limit", "failed", "escalated")
@@ -69,6 +72,7 @@ class Run:
         self._failed = False
         self._begun = time.monotonic()
         self._events = 0
+        self._handed_over = False
         self.ledger = Ledger(None)
         """What the run has used."""
         self.tool_uses = ToolUses()
@@ -77,6 +81,20 @@ class Run:
         """Attributes that every span of this run carries."""
         self.failed_attempts: dict[tuple[str, bytes], int] = {}
         """(tool, digest of its arguments) -> failed attempts in a row."""
+
+    @classmethod
+    def handed_over(cls, name: str | None, *, run_id: str, shared_attributes: Mapping[str, Any]) -> Run:
+        """A run that another process has begun and will end, for the work that this one was given."""
+        run = cls(name)
+        run._id = run_id
+        run._handed_over = True
+        run.shared_attributes = dict(shared_attributes)
+        return run
+
+    @property
+    def name(self) -> str | None:
+        """The agent's name that the run was given; None for the configured one."""
+        return self._name
 
     @property
     def id(self) -> str:
@@ -134,6 +152,13 @@ class Run:
     def event(self, name: str, **attributes: Any) -> None:
         """Note something that happened now. Values that are not text, number or bool are kept as JSON text."""
         recording = self._recording
+        if self._handed_over or (recording is not None and not runtime.owns(recording)):
+            guard.count("events_dropped")
+            guard.warn_once(
+                "event", "loopscope: event(%r) is passed over: the run was begun by another process, which alone can "
+                "write to it; record a tool or a step instead", name,
+            )  # fmt: skip
+            return
         if recording is None or not recording.open:
             return
         self._events += 1
@@ -141,6 +166,39 @@ class Run:
             guard.count("events_dropped")
             return
         recording.event(str(name), {key: _event_value(value) for key, value in attributes.items()})
+
+    @guard.guarded
+    def route(
+        self,
+        chosen: str,
+        *,
+        name: str | None = None,
+        alternatives: Iterable[object] | None = None,
+        reason: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Note a routing decision: what was chosen (a model, a sub-agent, a tool, a branch), and from what.
+
+        `name` says what was decided, `alternatives` what could have been chosen instead, `reason` why. Further
+        attributes are kept as those of an event are.
+        """
+        decided = {
+            at.ROUTE_CHOSEN: chosen,
+            at.ROUTE_NAME: name,
+            at.ROUTE_ALTERNATIVES: None if alternatives is None else list(alternatives),
+            at.ROUTE_REASON: reason,
+        }
+        self.event(at.ROUTE_EVENT, **{key: value for key, value in decided.items() if value is not None}, **attributes)
+
+    def step(self, name: str) -> Step:
+        """A named part of the run, as a span: `with run.step("retrieve"):`, `async with`, or as a decorator.
+
+        Calls, tools and sub-agents inside are its children and still belong to the run. An exception that leaves it
+        marks it as failed and goes on.
+        """
+        from .steps import Step
+
+        return Step(name, self)
 
     def next_turn(self) -> int:
         """Begin a turn (an LLM call of this run) and give its number, from 1."""
@@ -193,29 +251,48 @@ class Run:
         """Further attributes that all spans of this kind of run carry."""
         return {}
 
+    def at_least_turn(self, turn: int) -> None:
+        """Number on from this turn if the run is not there yet."""
+        self.ledger.at_least_turn(turn)
+
+    def after_fork_in_child(self) -> None:
+        """A lock that another thread held when the process forked would never be released here."""
+        self.tool_uses.after_fork_in_child()
+
     # --- entering and leaving ---
 
     def __enter__(self) -> Run:
         self.begin()
-        self._outer = scope.current.get()
-        if self._scope is not None:
-            scope.current.set(self._scope)
+        self._enter(scope.frame_above(1))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._scope is not None:
-            scope.leave(self._outer)
+        self._leave()
         self.finish(error)
 
     async def __aenter__(self) -> Run:
-        return self.__enter__()
+        self.begin()
+        self._enter(scope.frame_above(1))
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, trace)
+
+    @guard.guarded
+    def _enter(self, caller: FrameType | None) -> None:
+        if self._scope is not None:
+            self._outer = scope.here()
+            self._scope = scope.entered(self._scope, self._outer, scope.generator(caller))
+            scope.current.set(self._scope)
+
+    @guard.guarded
+    def _leave(self) -> None:
+        if self._scope is not None:
+            scope.leave(self._scope, self._outer)
 
     @property
     def scope(self) -> scope.Scope | None:
@@ -226,9 +303,9 @@ class Run:
     def begin(self) -> None:
         """Start recording the run, inside the run or the host's span that is current. A second time does nothing."""
         active = runtime.active()
-        if active is None or self._recording is not None:
+        if active is None or self._recording is not None or self._handed_over:
             return
-        config, outer = active.config, scope.current.get()
+        config, outer = active.config, scope.here()
         parent = outer.span if outer is not None else host_span()
         if outer is not None and outer.run is not None:
             self._outer_run = outer.run
@@ -329,9 +406,10 @@ def run(
     )
 
 
+@guard.guarded
 def current_run() -> Run | None:
     """The run that the calling code is in, or None."""
-    inside = scope.current.get()
+    inside = scope.here()
     return inside.run if inside is not None else None
 
 

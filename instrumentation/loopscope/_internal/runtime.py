@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from loopscope.exceptions import ConfigurationError
 
-from . import guard
+from . import guard, ledger
 from .config import Config, resolve
 from .recording import Recording, SpanIds
 
@@ -76,9 +76,14 @@ def active() -> Runtime | None:
 
 def configure(arguments: Mapping[str, Any]) -> None:
     """Resolve the configuration and start recording; again: change it. Raises ConfigurationError for a bad argument."""
-    global _runtime
     config = resolve(arguments)
     _check_prices(config)
+    adopt(config)
+
+
+def adopt(config: Config) -> None:
+    """Record with this configuration from now on; a process that was handed work takes its parent's."""
+    global _runtime
     _end_chains()
     with _lock:
         previous, _runtime = _runtime, None
@@ -130,6 +135,11 @@ def end(recording: Recording, *, at_time: int | None = None) -> bool:
     return False
 
 
+def owns(recording: Recording) -> bool:
+    """Whether the span was begun by this process, and not by one that it was forked from."""
+    return recording.generation == _generation
+
+
 def flush(timeout: float) -> bool:
     """Wait until everything recorded so far is with the collector; False when it is not after `timeout` seconds."""
     runtime = _runtime
@@ -178,7 +188,7 @@ def _install_process_hooks() -> None:
     if _hooks_installed:
         return
     _hooks_installed = True
-    atexit.register(_at_exit)
+    atexit.register(at_exit)
     if hasattr(os, "register_at_fork"):
         from . import forks
 
@@ -186,7 +196,8 @@ def _install_process_hooks() -> None:
         os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _at_exit() -> None:
+def at_exit() -> None:
+    """The bounded flush at the end of the process."""
     runtime = _runtime
     if runtime is not None:
         shutdown(runtime.config.exit_flush_seconds)
@@ -198,6 +209,7 @@ def _after_fork_in_child() -> None:
     _lock = threading.Lock()
     _generation += 1
     guard.reset()
+    ledger.after_fork_in_child()
     inherited, _runtime = _runtime, None
     for pipeline in [*_leaving, *([inherited.pipeline] if inherited else [])]:
         pipeline.abandon_after_fork()

@@ -65,7 +65,7 @@ def _wrap(target: Callable[..., Any], made: _Tool) -> Callable[..., Any]:
                 call.failed(error)
                 raise
             finally:
-                scope.leave(call.outer)
+                call.leave()
             call.returned(result)
             return result
 
@@ -82,7 +82,7 @@ def _wrap(target: Callable[..., Any], made: _Tool) -> Callable[..., Any]:
             call.failed(error)
             raise
         finally:
-            scope.leave(call.outer)
+            call.leave()
         call.returned(result)
         return result
 
@@ -103,9 +103,9 @@ class _Tool:
         active = runtime.active()
         if active is None:
             return None
-        outer = scope.current.get()
+        outer = scope.here()
         run = outer.run if outer is not None else active.chains.owner_of_tool(self.name)
-        inside = outer if outer is not None else run.scope if run is not None else None
+        around = outer if outer is not None else run.scope if run is not None else None
         config = active.config
         if run is not None:
             attributes = dict(run.shared_attributes)
@@ -130,10 +130,10 @@ class _Tool:
             attributes[at.TURN] = max(run.turn, 1)
             attempt = run.failed_attempts.get(key, 0) + 1
         attributes[at.TOOL_ATTEMPT] = attempt
-        parent = inside.span if inside is not None else host_span()
+        parent = around.span if around is not None else host_span()
         recording = runtime.start(active, f"execute_tool {self.name}", INTERNAL, parent, attributes)
-        if inside is not None:
-            run_id = inside.run_id
+        if around is not None:
+            run_id = around.run_id
         else:
             run_id = f"{recording.ids.trace_id:032x}" if parent is None else recording_run_id()
         attributes[at.RUN_ID] = run_id
@@ -141,9 +141,10 @@ class _Tool:
             recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
         if run is not None:
             recording.payload.complete = run.tool_uses.matcher(self.name)
-        runtime.announce(recording, heartbeat=inside is None)
-        scope.current.set(scope.Scope(recording.ids, run, run_id))
-        return _Call(recording, outer, run, key, attempt)
+        runtime.announce(recording, heartbeat=around is None)
+        inside = scope.entered(scope.Scope(recording.ids, run, run_id), outer, None)
+        scope.current.set(inside)
+        return _Call(recording, inside, outer, run, key, attempt)
 
 
 def recording_run_id() -> str:
@@ -152,21 +153,27 @@ def recording_run_id() -> str:
 
 
 class _Call:
-    __slots__ = ("attempt", "key", "outer", "recording", "run")
+    __slots__ = ("_inside", "_outer", "attempt", "key", "recording", "run")
 
     def __init__(
         self,
         recording: Recording,
+        inside: scope.Scope,
         outer: scope.Scope | None,
         run: Run | None,
         key: tuple[str, bytes],
         attempt: int,
     ) -> None:
         self.recording = recording
-        self.outer = outer
+        self._inside = inside
+        self._outer = outer
         self.run = run
         self.key = key
         self.attempt = attempt
+
+    @guard.guarded
+    def leave(self) -> None:
+        scope.leave(self._inside, self._outer)
 
     @guard.guarded
     def returned(self, result: object) -> None:

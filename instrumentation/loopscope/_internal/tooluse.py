@@ -75,6 +75,10 @@ class ToolUses:
         self._unmatched = 0
         """Tool calls that were recorded since the last results and that no tool use explains."""
 
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._lock = threading.RLock()
+
     @property
     def names(self) -> set[str]:
         """Names of the tools that are asked for."""

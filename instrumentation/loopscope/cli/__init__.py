@@ -9,7 +9,9 @@ from typing import Annotated
 
 import typer
 
+from loopscope.cli._program import Program
 from loopscope.cli.demo import demo
+from loopscope.cli.run import RunCommand, run
 from loopscope.cli.stub import stub
 from loopscope.cli.up import up
 
@@ -24,6 +26,7 @@ app = typer.Typer(
 app.command()(up)
 app.command()(demo)
 app.command()(stub)
+app.command(cls=RunCommand)(run)
 
 
 def _print_version(wanted: bool) -> None:
@@ -43,4 +46,10 @@ def _root(  # pyright: ignore[reportUnusedFunction]  (typer calls it)
 
 def main() -> None:
     """Entry point of the `loopscope` script."""
-    sys.exit(app())
+    try:
+        sys.exit(app())
+    except Program as chosen:
+        program = chosen
+    # Out here no parser of ours catches what the program raises, and no exception of ours is its context.
+    program.prepare()
+    program.execute()

@@ -58,6 +58,18 @@ def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LL
     return LLMCall(active, client, options, operation, place)
 
 
+@guard.guarded
+def begin_outside(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | None:
+    """The call to record for a request that is sent while no call is under way: by a middleware, as its caller reads
+    the stream that it was given."""
+    active = runtime.active()
+    options = args[0] if args else kwargs.get("options")
+    operation = operation_of(options.method, options.url) if active is not None and options is not None else None
+    if active is None or operation is None:
+        return None
+    return LLMCall(active, client, options, operation, Place.of(active, options, operation))
+
+
 class LLMCall:
     """From the request to the end of the answer. Also a count of tokens, which is asked and answered the same way."""
 
@@ -144,6 +156,17 @@ class LLMCall:
         capture = StreamCapture(self._stream_ended)
         if listen(response, capture):
             self._stream = capture
+
+    @guard.guarded
+    def answered_outside(self, result: Any) -> None:
+        """A request that no call is around was answered; `result` is the SDK's pair of response and options."""
+        response = result[0]
+        self.answered(response)
+        if response.status_code >= 400:
+            status = response.status_code
+            self._recording.payload.failed = f"HTTP {status}"
+            self._recording.set({at.ERROR_TYPE: str(status), at.ERROR_CLASS: class_of_status(status)})
+        self.returned()
 
     def _take_content(self, response: Any) -> bool:
         """The body of a response that was read, by reference."""

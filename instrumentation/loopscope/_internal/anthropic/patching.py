@@ -2,7 +2,8 @@
 
 Methods of the client bases: `request`, the funnel of every call, gives identity and outcome; `_build_request`, once an
 HTTP attempt, gives the body's final bytes; `_process_response` gives the answer's bytes or stream before the SDK parses
-it; `_should_retry` and `_calculate_retry_timeout`, called only after a failed attempt, give its status and its end.
+it; `_should_retry` and `_calculate_retry_timeout`, called only after a failed attempt, give its status and its end;
+`_attempt_request` finds requests that are sent while no call is under way.
 What is called, returned and raised stays as it is. If a method is missing (an SDK that changed), what depends on it is
 not recorded, once logged, and the rest works.
 """
@@ -23,7 +24,7 @@ from typing import Any
 from loopscope._internal import guard
 
 from .batches import Listener
-from .calls import LLMCall, begin_call
+from .calls import LLMCall, begin_call, begin_outside
 from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
@@ -80,6 +81,9 @@ class Instrumentation:
         self._replace(sync, "request", self._request)
         self._replace(sync, "_process_response", self._process_response)
         self._replace(asynchronous, "request", self._async_request)
+        if hasattr(sync, "_attempt_request"):  # SDKs without it have no middleware, which alone sends outside of a call
+            self._replace(sync, "_attempt_request", self._attempt_request)
+            self._replace(asynchronous, "_attempt_request", self._async_attempt_request)
         self._replace(asynchronous, "_process_response", self._async_process_response)
 
     def _replace(self, owner: type, name: str, make: Callable[[Any], Any]) -> None:
@@ -143,6 +147,44 @@ class Instrumentation:
             return result
 
         return request
+
+    def _attempt_request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        def _attempt_request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = begin_outside(client, args, kwargs) if self._active and _current.get() is None else None
+            if call is None:
+                return original(client, *args, **kwargs)
+            token = _current.set(call)
+            try:
+                result = original(client, *args, **kwargs)
+            except BaseException as error:
+                call.failed(error)
+                raise
+            finally:
+                _current.reset(token)
+            call.answered_outside(result)
+            return result
+
+        return _attempt_request
+
+    def _async_attempt_request(self, original: Any) -> Any:
+        @functools.wraps(original)
+        async def _attempt_request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = begin_outside(client, args, kwargs) if self._active and _current.get() is None else None
+            if call is None:
+                return await original(client, *args, **kwargs)
+            token = _current.set(call)
+            try:
+                result = await original(client, *args, **kwargs)
+            except BaseException as error:
+                call.failed(error)
+                raise
+            finally:
+                _current.reset(token)
+            call.answered_outside(result)
+            return result
+
+        return _attempt_request
 
     def _build_request(self, original: Any) -> Any:
         @functools.wraps(original)

@@ -44,7 +44,7 @@ class Place:
     @classmethod
     def of(cls, active: Runtime, options: Any, operation: str) -> Place:
         """The place of a request of the SDK. What is no LLM call has no turn, no limit, and makes no run."""
-        outer = scope.current.get()
+        outer = scope.here()
         if operation != CHAT:
             return cls(outer, outer.run if outer is not None else None, (), is_turn=False)
         body: dict[str, Any] = options.json_data if isinstance(options.json_data, dict) else {}
