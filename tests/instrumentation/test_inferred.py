@@ -220,7 +220,7 @@ def test_a_retry_by_the_host_stays_in_the_run(stub: StubServer, server: Server, 
     configure()
     with client_of(stub, "flaky/1") as client:
         for _ in range(2):
-            with pytest.raises(anthropic.InternalServerError):
+            with pytest.raises(anthropic.APIStatusError):
                 say(client, [{"role": "user", "content": "hello"}])
         say(client, [{"role": "user", "content": "hello"}])
     delivered()
