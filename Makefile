@@ -20,7 +20,8 @@ check: setup  ## Format, lint, types (strict), layers
 up: setup  ## Collector, engine and dashboards, as a user starts them
 	.venv/bin/loopscope up
 
-bench: setup  ## The figures of docs/performance.md
+bench: setup  ## The figures of docs/performance.md; peers in environments of their own, below .venv-bench
+	-scripts/bench-peers
 	.venv/bin/python -m benchmarks
 
 LOCK := uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet

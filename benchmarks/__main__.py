@@ -21,7 +21,7 @@ FULL: Final = {
 }
 QUICK: Final = {
     "ingest.py": ["--megabytes", "60"],
-    "sdk_overhead.py": ["--pairs", "4"],
+    "sdk_overhead.py": ["--quick", "--calls", "4"],
     "search.py": ["--messages", "50000"],
     "dashboard_pages.py": ["--runs", "2000", "--rounds", "5"],
     "engine_isolation.py": [],

@@ -1,201 +1,264 @@
-"""What recording costs the agent: added time on the caller's thread and added CPU of all threads, for each LLM call.
+"""What recording costs the agent, Loopscope's and its peers' in one run, each paired with the uninstrumented SDK.
 
-Real anthropic calls over real HTTP to a server in a process of its own, which thinks for 30 ms before it answers (a
-model takes longer). Each size is measured in pairs: a block of calls without instrumentation, the same block with it,
-again and again in turn, so that a busy machine weighs on both alike; the figure is the median of the differences. A
-call's history grows by one message from call to call, as an agent's does. "CPU" of the caller's thread is what remains
-of the added time when other programs share the cores.
+Real anthropic calls over real HTTP to a server in a process of its own, which thinks for 30 ms before it answers. Each
+recorder has a worker process in an environment of its own (`scripts/bench-peers` makes those of the peers; one that is
+not there is listed with the reason). A worker does a block of calls without recording and the same block with it; the
+blocks of all recorders take turns, in an order that changes from round to round, so that a busy machine weighs on all
+alike. A figure is the median of the differences of pairs. A call's history grows by one message from call to call.
 
-    python benchmarks/sdk_overhead.py [--pairs 12] [--calls 10] [--json]
+  wall      added time of a call on the caller's thread
+  caller    added CPU of that thread
+  all       added CPU of all threads of the process, until everything is sent
+  lag       how late the host's event loop comes back while calls of 600 KB go on, beyond the same without recording
+
+    python benchmarks/sdk_overhead.py [--rounds 8] [--calls 8] [--only loopscope,manual] [--quick] [--json FILE]
 """
 
 import argparse
-import gc
 import json
-import multiprocessing
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.connection import Connection
-from typing import Any
+import urllib.request
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-SIZES_KB = (4, 100, 600)
-BUDGET_US = {4: 120.0, 100: 300.0, 600: 1000.0}
-BUDGET_CPU_MS = 3.0
-THINK_SECONDS = 0.03
-BUDGET_IMPORT_MS = 150.0
-WORDS = "the customer asked whether the refund of order 4711 was already on its way, and the tool says it is not; "
+FOLDER: Final = Path(__file__).parent
+sys.path.insert(0, str(FOLDER))
 
-ANSWER = json.dumps(
-    {
-        "id": "msg_bench",
-        "type": "message",
-        "role": "assistant",
-        "model": "claude-sonnet-4-6",
-        "content": [{"type": "text", "text": "All right. " * 40}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 1000, "output_tokens": 80},
-    }
-).encode()
+from sdk_recorders import ENVIRONMENTS, RECORDERS  # noqa: E402 - workers, in other environments, import it alike
+from sdk_server import serving  # noqa: E402
+
+SIZES_KB: Final = (4, 100, 600)
+BUDGET_US: Final = {4: 120, 100: 300, 600: 1000}
+BUDGET_CPU_MS: Final = 3.0
+BUDGET_IMPORT_MS: Final = 150.0
+FIGURES: Final = ("wall_us", "own_us", "cpu_us", "lag_p50_us", "lag_p99_us", "lag_max_us")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
+class Kind(NamedTuple):
+    """One way of calling."""
 
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = b""
-        if self.path.startswith("/v1/messages"):
-            body = ANSWER
-            time.sleep(THINK_SECONDS)
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+    is_async: bool
+    stream: bool
+    kilobytes: int
+    ticks: bool = False
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class' name
-        pass
+    @property
+    def title(self) -> str:
+        return f"{'async' if self.is_async else 'sync'}{', streamed' if self.stream else ''}"
 
 
-def serve(port: Connection) -> None:
-    """The Messages API and the collector, in a process of its own."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.daemon_threads = True
-    port.send(server.server_port)
-    server.serve_forever()
+class Worker:
+    """A recorder's process."""
+
+    def __init__(self, name: str, url: str, python: Path) -> None:
+        self.name = name
+        self._url = url
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = Path(self._folder.name, "stderr")
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [python, FOLDER / "sdk_worker.py", name, url, self._folder.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self.versions: dict[str, str] = self._answer()["versions"]
+
+    def block(self, kind: Kind, calls: int, *, on: bool) -> dict[str, float]:
+        assert self._process.stdin is not None
+        command = {**kind._asdict(), "calls": calls, "on": on}
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(b"{"):  # anything else is a greeting of some library
+                return json.loads(line)
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        raise WorkerError(lines[-1] if lines else f"exit code {self._process.wait()}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
 
 
-def history(kilobytes: int) -> list[dict[str, str]]:
-    """Messages of about this many KB of JSON in all, 2 KB each."""
-    text = (WORDS * 20)[:2000]
-    count = max(round(kilobytes * 1000 / 2050), 1)
-    return [
-        {"role": "user" if index % 2 == 0 else "assistant", "content": f"{index}: {text}"} for index in range(count)
-    ]
+class WorkerError(Exception):
+    """A recorder's process ended; the message is the last line that it wrote."""
 
 
-def block(client: Any, messages: list[dict[str, str]], calls: int, run: Any) -> tuple[float, float, float]:
-    """(wall seconds in the calls, this thread's CPU seconds in them, the process' CPU clock when the block began)."""
-    gc.collect()
-    cpu = time.process_time()
-    wall = own = 0.0
-    with run:
-        turn = list(messages)
-        for number in range(calls):
-            begun, own_begun = time.perf_counter(), time.thread_time()
-            client.messages.create(model="claude-sonnet-4-6", max_tokens=100, messages=turn)
-            wall += time.perf_counter() - begun
-            own += time.thread_time() - own_begun
-            turn.append({"role": "user", "content": f"and then? {number}"})
-    return wall, own, cpu
+def python_of(name: str) -> Path | None:
+    """The interpreter that a recorder runs in; None when its environment was not made."""
+    if name.startswith("loopscope"):
+        return Path(sys.executable)
+    folder = FOLDER.parent / ".venv-bench" / ENVIRONMENTS.get(name, name)
+    return folder / "bin" / "python" if (folder / ".installed").is_file() else None
 
 
-def measure(kilobytes: int, url: str, pairs: int, calls: int) -> dict[str, Any]:
-    import anthropic
-
-    import loopscope
-
-    messages = history(kilobytes)
-    walls: list[float] = []
-    owns: list[float] = []
-    cpus: list[float] = []
-    plain: list[float] = []
-    with (
-        anthropic.Anthropic(api_key="k", base_url=url, max_retries=0) as client,
-        tempfile.TemporaryDirectory() as spool,
-    ):
-        loopscope.configure(agent="bench", endpoint=url, spool_dir=spool)
-        instrumentation = loopscope.instrument_anthropic()
-        block(client, messages, calls, loopscope.run("warm up"))
-        loopscope.flush(60)
-        for _ in range(pairs):
-            instrumentation.undo()
-            bare_wall, bare_own, begun = block(client, messages, calls, _Nothing())
-            bare_cpu = time.process_time() - begun
-            instrumentation = loopscope.instrument_anthropic()
-            wall, own, begun = block(client, messages, calls, loopscope.run("bench"))
-            if not loopscope.flush(60):
-                raise SystemExit(f"not delivered: {loopscope.stats()}")
-            cpu = time.process_time() - begun
-            walls.append((wall - bare_wall) / calls)
-            owns.append((own - bare_own) / calls)
-            cpus.append((cpu - bare_cpu) / calls)
-            plain.append(bare_wall / calls)
-        instrumentation.undo()
-        loopscope.shutdown(5)
-    return {
-        "history_kb": len(json.dumps(messages)) / 1000,
-        "call_us": statistics.median(plain) * 1e6,
-        "added_us": statistics.median(walls) * 1e6,
-        "added_us_quartiles": [q * 1e6 for q in statistics.quantiles(walls, n=4)],
-        "added_caller_cpu_us": statistics.median(owns) * 1e6,
-        "added_cpu_ms": statistics.median(cpus) * 1e3,
-        "budget_us": BUDGET_US[kilobytes],
-    }
+def start_workers(names: list[str], url: str) -> tuple[list[Worker], dict[str, str]]:
+    """(those that run, why the others do not)."""
+    workers: list[Worker] = []
+    absent: dict[str, str] = {}
+    for name in names:
+        python = python_of(name)
+        if python is None:
+            log = FOLDER.parent / ".venv-bench" / ENVIRONMENTS.get(name, name) / "install.log"
+            lines = log.read_text(errors="replace").strip().splitlines() if log.is_file() else []
+            absent[name] = f"not installed: {lines[-1] if lines else 'run scripts/bench-peers'}"
+            continue
+        try:
+            workers.append(Worker(name, url, python))
+        except WorkerError as error:
+            absent[name] = f"does not start: {error}"
+    return workers, absent
 
 
-class _Nothing:
-    def __enter__(self) -> None:
-        pass
+def measure(
+    workers: list[Worker], kinds: list[Kind], rounds: int, calls: int, url: str, absent: dict[str, str]
+) -> list[dict[str, Any]]:
+    """One row for each recorder and kind of call. A recorder that fails is taken out and named in `absent`."""
+    pairs: dict[tuple[str, Kind], list[tuple[dict[str, float], dict[str, float]]]] = {}
+    sent: dict[tuple[str, Kind], float] = {}
+    order = random.Random(7)
+    running = {worker.name: worker for worker in workers}
+    for number in range(-1, rounds):  # the first warms up, and shows how much is sent
+        for kind in kinds:
+            for worker in order.sample(list(running.values()), len(running)):
+                some = max(calls, 20) if kind.ticks else calls
+                try:
+                    if number < 0:
+                        received(url)
+                        worker.block(kind, 2, on=True)
+                        sent[worker.name, kind] = received(url) / 2
+                        continue
+                    blocks = {on: worker.block(kind, some, on=on) for on in order.sample([False, True], 2)}
+                except WorkerError as error:
+                    absent[worker.name] = f"failed: {error}"
+                    del running[worker.name]
+                    continue
+                pairs.setdefault((worker.name, kind), []).append((blocks[False], blocks[True]))
+        if number >= 0:
+            print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+    rows: list[dict[str, Any]] = []
+    for (name, kind), done in pairs.items():
+        row: dict[str, Any] = {"recorder": name, **kind._asdict(), "sent_bytes": sent[name, kind]}
+        for figure in FIGURES:
+            added = [on[figure] - off[figure] for off, on in done]
+            row[figure] = statistics.median(added)
+            row[f"{figure}_quartiles"] = statistics.quantiles(added, n=4) if len(added) > 1 else [added[0]] * 3
+            row[f"bare_{figure}"] = statistics.median([off[figure] for off, _ in done])
+        rows.append(row)
+    return rows
 
-    def __exit__(self, *_: object) -> None:
-        pass
+
+def received(url: str) -> int:
+    """Bytes that recorders sent since the last time."""
+    with urllib.request.urlopen(f"{url}/received") as answer:
+        return int(answer.read())
 
 
-def import_milliseconds(repeats: int = 5) -> dict[str, float]:
-    """`import loopscope; loopscope.configure()` beyond opentelemetry-sdk, in fresh interpreters; the median."""
-    code = (
-        "import time, tempfile; d = tempfile.mkdtemp(); import opentelemetry.sdk.trace; a = time.perf_counter();"
-        "import loopscope; b = time.perf_counter();"
-        "loopscope.configure(endpoint='http://127.0.0.1:1', spool_dir=d, exit_flush_seconds=0);"
-        "print((b - a) * 1e3, (time.perf_counter() - b) * 1e3)"
-    )
-    runs: list[tuple[float, ...]] = []
-    for _ in range(repeats):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        runs.append(tuple(map(float, done.stdout.split())))
-    imported, configured = (statistics.median(column) for column in zip(*runs, strict=True))
-    return {"import_ms": imported, "configure_ms": configured, "budget_ms": BUDGET_IMPORT_MS}
+def start_milliseconds(names: list[str], url: str, repeats: int) -> dict[str, float]:
+    """Import and configuration beyond `import anthropic`, in fresh interpreters; the median."""
+    result: dict[str, float] = {}
+    for name in names:
+        times: list[float] = []
+        for _ in range(repeats):
+            with tempfile.TemporaryDirectory() as folder:
+                done = subprocess.run(
+                    [python_of(name) or sys.executable, FOLDER / "sdk_worker.py", name, url, folder, "--start"],
+                    capture_output=True,
+                    check=True,
+                )
+            times += [json.loads(line)["start_ms"] for line in done.stdout.splitlines() if line.startswith(b'{"start')]
+        result[name] = statistics.median(times)
+    return result
+
+
+def print_tables(result: dict[str, Any]) -> None:
+    rows = result["calls"]
+    for title in dict.fromkeys(Kind(r["is_async"], r["stream"], 0).title for r in rows if not r["ticks"]):
+        those = [r for r in rows if Kind(r["is_async"], r["stream"], 0).title == title and not r["ticks"]]
+        sizes = sorted({r["kilobytes"] for r in those})
+        print(f"\n{title}: added wall / CPU of the caller / CPU of all threads, us a call; KB sent a call")
+        bare = [f"{next(r['bare_wall_us'] for r in those if r['kilobytes'] == size):.0f}" for size in sizes]
+        print(f"{'':<20}" + "".join(f"{f'{size} KB (bare {b})':>34}" for size, b in zip(sizes, bare, strict=True)))
+        for name in dict.fromkeys(r["recorder"] for r in those):
+            cells = [r for size in sizes for r in those if r["recorder"] == name and r["kilobytes"] == size]
+            print(
+                f"{name:<20}"
+                + "".join(
+                    f"{c['wall_us']:>9.0f} /{c['own_us']:>6.0f} /{c['cpu_us']:>6.0f}; {c['sent_bytes'] / 1000:>5.0f}"
+                    for c in cells
+                )
+            )
+    lags = [r for r in rows if r["ticks"]]
+    if lags:
+        print("\nlag of the event loop while calls of 600 KB go on, us: bare p50 / p99, recording p50 / p99 / longest")
+    for r in lags:
+        with_it = [r[f"bare_{figure}"] + r[figure] for figure in ("lag_p50_us", "lag_p99_us", "lag_max_us")]
+        print(
+            f"{r['recorder']:<20}{r['bare_lag_p50_us']:>7.0f} /{r['bare_lag_p99_us']:>6.0f}   "
+            + " /".join(f"{value:>7.0f}" for value in with_it)
+        )
+    print("\nimport and configuration beyond `import anthropic`, ms:")
+    for name, value in result["start_ms"].items():
+        print(f"{name:<20}{value:>7.0f}")
+    budget = ", ".join(f"{size} KB {value} us" for size, value in BUDGET_US.items())
+    print(f"\nbudgets: caller {budget}; all threads at 600 KB {BUDGET_CPU_MS} ms; import {BUDGET_IMPORT_MS:.0f} ms")
+    for name, versions in result["versions"].items():
+        print(f"{name:<20}" + ", ".join(f"{package} {version}" for package, version in versions.items()))
+    for name, reason in result["absent"].items():
+        print(f"{name:<20}{reason}")
+
+
+def kinds_of(*, quick: bool) -> list[Kind]:
+    ways = [(False, False), (True, False)] if quick else [(a, s) for a in (False, True) for s in (False, True)]
+    kinds = [Kind(is_async, stream, size) for is_async, stream in ways for size in SIZES_KB]
+    return [*kinds, Kind(is_async=True, stream=False, kilobytes=600, ticks=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--calls", type=int, default=10, help="calls of a block")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=8, help="pairs of blocks for each recorder and kind of call")
+    parser.add_argument("--calls", type=int, default=8, help="calls of a block")
+    parser.add_argument("--only", default="", help="recorders, separated by commas; default: all that are installed")
+    parser.add_argument("--quick", action="store_true", help="2 rounds, without streams")
+    parser.add_argument("--json", metavar="FILE", help="write all figures there, with quartiles")
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    server = context.Process(target=serve, args=(theirs,), daemon=True)
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{ours.recv()}"
-        sizes = [measure(size, url, options.pairs, options.calls) for size in SIZES_KB]
-    finally:
-        server.terminate()
-        server.join()
-    result: dict[str, Any] = {"calls": sizes, "budget_cpu_ms_600": BUDGET_CPU_MS, "start": import_milliseconds()}
+    names = [name.strip() for name in options.only.split(",") if name.strip()] or list(RECORDERS)
+    if unknown := set(names) - set(RECORDERS):
+        parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(RECORDERS)}")
+    with serving() as url:
+        workers, absent = start_workers(names, url)
+        try:
+            rounds = 2 if options.quick else options.rounds
+            rows = measure(workers, kinds_of(quick=options.quick), rounds, options.calls, url, absent)
+        finally:
+            for worker in workers:
+                worker.close()
+        running = [worker.name for worker in workers if worker.name not in absent]
+        starts = start_milliseconds(running, url, 2 if options.quick else 5)
+    rows.sort(key=lambda row: names.index(row["recorder"]))
+    result: dict[str, Any] = {
+        "calls": rows,
+        "start_ms": starts,
+        "versions": {worker.name: worker.versions for worker in workers},
+        "absent": absent,
+    }
+    print_tables(result)
     if options.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(f"{'history':>10} {'bare':>12} {'added, caller':>14} {'its CPU':>9} {'budget':>10} {'CPU, all threads':>18}")
-    for row in sizes:
-        print(
-            f"{row['history_kb']:>7.0f} KB {row['call_us']:>9.0f} us {row['added_us']:>11.0f} us "
-            f"{row['added_caller_cpu_us']:>6.0f} us {row['budget_us']:>7.0f} us {row['added_cpu_ms']:>15.2f} ms"
-        )
-    start = result["start"]
-    print(f"budget of CPU at 600 KB: {BUDGET_CPU_MS} ms")
-    print(
-        f"import {start['import_ms']:.0f} ms + configure {start['configure_ms']:.0f} ms beyond opentelemetry-sdk "
-        f"(budget {start['budget_ms']:.0f} ms)"
-    )
+        Path(options.json).write_text(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _member(module: str, name: str, value: Any, home: ModuleType) -> Iterator[st
 
 
 def _signature(name: str, value: Any) -> Iterator[str]:
-    yield f"```python\n{name}{_call(value)}\n```\n"
+    yield f"```text\n{name}{_call(value)}\n```\n"
 
 
 def _call(value: Any) -> str:

@@ -10,14 +10,16 @@ calls belong to. Importing this imports nothing heavy; nothing is recorded befor
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ._internal import propagation as _propagation
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
 from ._internal.anthropic import Instrumentation, instrument_anthropic
+from ._internal.capture import CaptureMode
 from ._internal.ledger import RunStats
 from ._internal.limits import Limits
+from ._internal.rules import RedactionRule
 from ._internal.runs import Run, current_run, run
 from ._internal.steps import Step, event, route, step
 from ._internal.tools import tool
@@ -31,6 +33,7 @@ __all__ = [
     "LimitExceeded",
     "Limits",
     "LoopscopeError",
+    "RedactionRule",
     "Run",
     "RunStats",
     "Step",
@@ -64,6 +67,9 @@ def configure(
     spool_max_bytes: int | None = None,
     memory_max_bytes: int | None = None,
     redact: bool | None = None,
+    redact_rules: Mapping[str, str] | Iterable[RedactionRule] | None = None,
+    redact_pii: bool | Iterable[str] | None = None,
+    capture: CaptureMode | Mapping[str, CaptureMode] | None = None,
     capture_content: bool | None = None,
     price_overrides: Mapping[str, Mapping[str, float | int | str]] | None = None,
     exit_flush_seconds: float | None = None,
@@ -74,9 +80,12 @@ def configure(
 
     Every argument left out is read from LOOPSCOPE_* variables, then OTEL_*, then its default; docs/configuration.md
     lists them. `endpoint` is the collector's base URL (default http://127.0.0.1:4318). `redact=False` keeps
-    credentials in the recorded text; `capture_content=False` records no text at all. `price_overrides` maps a model
-    to US dollars per million tokens (`input`, `output`, `cache_read`, `cache_write`, `cache_write_1h`). `limits` hold
-    for every run that has none of its own, declared or found from the message history.
+    credentials in the recorded text; `redact_rules` (name to regular expression, or RedactionRule) and `redact_pii`
+    (True, or some of credit_card, email, iban, ip, phone, ssn) take out more. `capture` is "full", "metadata" (no text)
+    or "off" (nothing), or a mapping of agent to one of these, `*` for the others; `capture_content=False` is
+    "metadata". `price_overrides` maps a model to US dollars per million tokens (`input`, `output`, `cache_read`,
+    `cache_write`, `cache_write_1h`). `limits` hold for every run that has none of its own, declared or found from the
+    message history.
 
     Raises ConfigurationError for an argument that cannot be used, and nothing else.
     """
@@ -95,6 +104,9 @@ def configure(
             "spool_max_bytes": spool_max_bytes,
             "memory_max_bytes": memory_max_bytes,
             "redact": redact,
+            "redact_rules": redact_rules,
+            "redact_pii": redact_pii,
+            "capture": capture,
             "capture_content": capture_content,
             "price_overrides": price_overrides,
             "exit_flush_seconds": exit_flush_seconds,

@@ -122,7 +122,7 @@ def broken(place: Place) -> Generator[list[int]]:
             restore()
 
 
-def _holders(function: FunctionType) -> Iterator[tuple[Any, str, Any]]:
+def _holders(function: Callable[..., Any]) -> Iterator[tuple[Any, str, Any]]:
     """Modules and classes of Loopscope that hold this function: (holder, name, value)."""
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] not in ("loopscope", "anthropic"):

@@ -156,8 +156,12 @@ def test_no_fault_of_ours_reaches_the_host(
 ) -> None:
     monkeypatch.setattr(guard, "reraise", False)
     crashed: list[str] = []
-    monkeypatch.setattr(threading, "excepthook", lambda about: crashed.append(repr(about.exc_value)))
-    monkeypatch.setattr("sys.unraisablehook", lambda about: crashed.append(repr(about.exc_value)))
+
+    def note(about: Any) -> None:
+        crashed.append(repr(about.exc_value))
+
+    monkeypatch.setattr(threading, "excepthook", note)
+    monkeypatch.setattr("sys.unraisablehook", note)
     sessions = iter(range(10_000_000))
     expected = work(stub, sessions)
     known = places()

@@ -12,10 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loopscope
-from loopscope._internal.redaction import WINDOW_BYTES, HistoryScrubber, common_prefix, scrub
+from loopscope._internal.credentials import FORMS
+from loopscope._internal.redaction import WINDOW_BYTES, Scrubber, common_prefix, find_credentials
+from loopscope._internal.redaction import _disjoint as disjoint  # pyright: ignore[reportPrivateUsage] - the oracle's parts
+from loopscope._internal.redaction import _search as search_everywhere  # pyright: ignore[reportPrivateUsage]
 
 from .conftest import Configure, ask, delivered
 from .provider_server import Server, ok
+
+
+def scrub(data: bytes) -> tuple[bytes, int]:
+    return Scrubber().scrub(data)
 
 
 def made_up(length: int, alphabet: str = "ABCDEFGHJKMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789") -> str:
@@ -24,6 +31,7 @@ def made_up(length: int, alphabet: str = "ABCDEFGHJKMNPQRSTUVWXYZabcdefghijkmnop
     return "".join(chooser.choice(alphabet) for _ in range(length))
 
 
+HEX = "0123456789abcdef"
 UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _KEY_LINES = "\n".join(made_up(64) for _ in range(20))
 SECRETS = {
@@ -39,12 +47,42 @@ SECRETS = {
     "npm-token": "np" + "m_" + made_up(36),
     "sendgrid-api-key": "S" + "G." + made_up(22) + "." + made_up(43),
     "jwt": "ey" + "J" + made_up(33) + ".ey" + "J" + made_up(80) + "." + made_up(43),
+    "azure-client-secret": "ab~8" + "Q~" + made_up(34),
+    "cloudflare-origin-ca-key": "v1" + ".0-" + made_up(24, HEX) + "-" + made_up(146, HEX),
+    "databricks-token": "da" + "pi" + made_up(32, HEX),
+    "digitalocean-token": "dop" + "_v1_" + made_up(64, HEX),
+    "docker-token": "dckr" + "_pat_" + made_up(27),
+    "google-client-secret": "GOC" + "SPX-" + made_up(28),
+    "hashicorp-token": "hv" + "s." + made_up(95),
+    "pulumi-token": "pu" + "l-" + made_up(40, HEX),
+    "supabase-token": "sb" + "p_" + made_up(40, HEX),
+    "groq-api-key": "gs" + "k_" + made_up(52),
+    "replicate-token": "r" + "8_" + made_up(37),
+    "xai-api-key": "xa" + "i-" + made_up(80),
+    "perplexity-api-key": "pp" + "lx-" + made_up(48),
+    "langfuse-secret-key": "sk-" + "lf-01234567-89ab-cdef-0123-456789abcdef",
+    "langsmith-api-key": "lsv2" + "_pt_" + made_up(32, HEX) + "_" + made_up(10, HEX),
+    "atlassian-token": "ATA" + "TT3" + made_up(180) + "=0A1B2C3D",
+    "grafana-token": "gl" + "sa_" + made_up(32) + "_0a1B2c3D",
+    "linear-api-key": "lin" + "_api_" + made_up(40),
+    "new-relic-api-key": "NR" + "AK-" + made_up(27, UPPER),
+    "postman-api-key": "PM" + "AK-" + made_up(24, HEX) + "-" + made_up(34, HEX),
+    "sentry-token": "sn" + "tryu_" + made_up(64, HEX),
+    "shopify-token": "sh" + "pat_" + made_up(32, HEX),
+    "square-token": "sq" + "0atp-" + made_up(22),
+    "square-secret": "sq" + "0csp-" + made_up(43),
     "private-key": f"-----BEGIN RSA PRIVATE KEY-----\n{_KEY_LINES}\n-----END RSA PRIVATE KEY-----",
 }
 CONTEXTS = {
     "bearer-token": ("Authorization: Bearer ", made_up(40), "\n"),
     "url-password": ("postgres://admin:", "p4ss,w0rd!" + made_up(4), "@db.example.com:5432/x"),
     "aws-secret-access-key": ("aws_secret_access_key = ", made_up(40), "\n"),
+    "azure-account-key": ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=", made_up(86) + "==", ";E=1"),
+    "azure-shared-access-key": ("SharedAccessKeyName=x;SharedAccessKey=", made_up(43) + "=", ";"),
+    "azure-sas-signature": ("https://a.blob.core.windows.net/c?sp=r&sig=", made_up(43) + "%3D", "&x=1"),
+    "telegram-bot-token": ("https://api.telegram.org/bot123456789:", "AA" + made_up(33), "/getMe"),
+    "basic-auth": ("Authorization: Basic ", base64.b64encode(b"user:" + made_up(9).encode()).decode(), "\n"),
+    "connection-password": ("Server=db;Uid=sa;Password=", "p4ss w0rd!", ";Encrypt=yes"),
     "slack-webhook": ("https://hooks.sla" + "ck.com/services/", f"T{made_up(8)}/B{made_up(9)}/{made_up(24)}", " "),
 }
 SURROUNDINGS = ["", " ", "\n", "\t", "é", "\u2028", '"', "=", "(", "key:", "\\", "\x00", "中"]
@@ -88,8 +126,24 @@ HARMLESS = [
     "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE----- and -----BEGIN PUBLIC KEY-----",
     "postgres://${USER}:${PASSWORD}@host and redis://user:{password}@host and http://u:<pw>@h",
     "xoxo, hugs; hf_hub; npm_config_registry; SG.1; pypi-AgE; whsec_; ya29.",
+    "gsk_ r8_ xai- pplx- dapi and shpat_ begin keys; pul-request, dapi_client, key-value; ratio 1234:AABB; ?sig=none",
+    "Authorization: Basic, basic auth; the form has ?name=&password= and ;Password=${SECRET}; and &password={{pw}}",
+    "class BasicAuthorization: basic = 1; hvs.token; v1.0-beta; lin_api_url; NRAK-; PMAK-; Q~ and A1bQ~",
     "d41d8cd98f00b204e9800998ecf8427e 3f786850e387550fdab836ed7e6dc881de23001b",
 ]
+
+
+def test_every_form_is_tested() -> None:
+    told = {form.placeholder.decode()[len("[redacted:") : -1] for form in FORMS}
+    untested = {"stripe-webhook-secret", "google-access-token", "pypi-token"}
+    assert told - untested == set(SECRETS) | set(CONTEXTS)
+
+
+def test_a_password_in_a_query_is_found() -> None:
+    assert scrub(b'"jdbc:postgresql://h/d?user=a&password=hush;1&x=2"') == (
+        b'"jdbc:postgresql://h/d?user=a&password=[redacted:url-password]&x=2"',
+        1,
+    )
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -114,6 +168,16 @@ def test_json_without_credentials_stays_byte_for_byte(value: Any) -> None:
 pieces = st.lists(st.sampled_from(list(SECRETS.values())) | st.text(max_size=30), max_size=8)
 
 
+@given(
+    st.lists(st.sampled_from([*SECRETS.values(), *map("".join, CONTEXTS.values())]) | st.text(max_size=30), max_size=8)
+)
+def test_looking_about_long_words_alone_misses_nothing(texts: list[str]) -> None:
+    for data in (" ".join(texts).encode("utf-8", "surrogatepass"), json.dumps(texts).encode()):
+        everything: list[Any] = []
+        search_everywhere(FORMS, data, 0, len(data), everything)
+        assert find_credentials(data) == disjoint(everything)
+
+
 @given(pieces, st.booleans())
 def test_json_with_credentials_stays_json(texts: list[str], ascii_only: bool) -> None:
     body = json.dumps({"a": " ".join(texts), "b": texts}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
@@ -127,14 +191,33 @@ def test_json_with_credentials_stays_json(texts: list[str], ascii_only: bool) ->
 
 @given(st.lists(pieces, min_size=1, max_size=6), st.data())
 def test_a_growing_history_is_scrubbed_as_if_new(turns: list[list[str]], data: st.DataObject) -> None:
-    scrubber = HistoryScrubber()
+    scrubber = Scrubber()
     history: list[str] = []
     for turn in turns:
         history += turn
         if data.draw(st.booleans()):
             history = history[: data.draw(st.integers(0, len(history)))]
         body = json.dumps({"messages": history, "filler": "x" * 40_000, "end": turn}).encode()
-        assert scrubber.scrub("run", body) == scrub(body)
+        assert scrubber.scrub_history(body, "run") == scrub(body)
+
+
+@pytest.mark.parametrize("kind", [*SECRETS, *CONTEXTS])
+def test_a_credential_that_grows_into_a_history_is_found_wherever_it_was_cut(kind: str) -> None:
+    text = SECRETS[kind] if kind in SECRETS else "".join(CONTEXTS[kind])
+    whole = json.dumps({"key": json.dumps({"aws_secret_access_key": text}), "messages": ["x" * 40_000, text]}).encode()
+    begin = whole.rindex(b"x", 0, whole.rindex(b",")) + 1
+    for cut in {*range(begin, len(whole), 7), len(whole) - 3}:
+        scrubber = Scrubber()
+        scrubber.scrub_history(whole[:cut] + b'"]}', "run")
+        assert scrubber.scrub_history(whole, "run") == scrub(whole)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("cd"), pieces), max_size=8))
+def test_histories_under_several_keys_never_mix(calls: list[tuple[str, str, list[str]]]) -> None:
+    scrubber = Scrubber()
+    for first, second, texts in calls:
+        body = json.dumps(["x" * 20_000, *texts]).encode()
+        assert scrubber.scrub_history(body, first, second) == scrub(body)
 
 
 def _naive(a: bytes, b: bytes) -> int:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast, overload
 
 from . import guard, runtime, scope
 from .arguments import bound_arguments
+from .capture import CaptureMode, mode_of
 from .limits import Limits, limits_of
 from .runs import Run
 
@@ -29,6 +30,7 @@ def agent(
     version: str | None = None,
     config: Mapping[str, Any] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
+    capture: CaptureMode | None = None,
 ) -> Callable[[F], F]: ...
 def agent(
     function: F | None = None,
@@ -38,13 +40,19 @@ def agent(
     version: str | None = None,
     config: Mapping[str, Any] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
+    capture: CaptureMode | None = None,
 ) -> F | Callable[[F], F]:
     """Record each call of a function as a run.
 
     `name` is the agent's (default: the function's name), `version` the agent's version, `config` whatever it is
-    configured with, `limits` what each run may use (default: the configured limits).
-    The run's input is the arguments, its final answer the return value.
+    configured with, `limits` what each run may use (default: the configured limits). The run's input is the arguments,
+    its final answer the return value. `capture`: how much is recorded of it and of all that it calls, "full",
+    "metadata" (no text) or "off" (nothing).
+
+    Raises ConfigurationError, when the function is decorated, for another `capture` or `limits` that cannot be.
     """
+    if capture is not None:
+        mode_of(capture, "agent(capture=...)")
 
     allowed = limits_of(limits, "agent(limits)")
 
@@ -52,8 +60,8 @@ def agent(
         label = name or getattr(target, "__name__", type(target).__name__)
 
         def new_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Run:
-            given = bound_arguments(target, args, kwargs) if runtime.active() is not None else None
-            return Run(label, input=given, version=version, config=config, limits=allowed)
+            given = bound_arguments(target, args, kwargs) if runtime.configured() is not None else None
+            return Run(label, input=given, version=version, config=config, limits=allowed, capture=capture)
 
         return cast("F", _wrap(target, new_run))
 

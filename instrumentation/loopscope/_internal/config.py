@@ -15,8 +15,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from loopscope.exceptions import ConfigurationError
 
+from .capture import EVERYONE, FULL, METADATA, CapturePolicy, policy_of
 from .guard import logger
 from .limits import Limits, limits_of
+from .rules import RedactionRule, pii_kinds, rules_of
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:4318"
 DEFAULT_SPOOL_MAX_BYTES = 512 * 1024 * 1024
@@ -48,13 +50,21 @@ class Config:
     spool_max_bytes: int
     memory_max_bytes: int
     redact: bool
-    capture_content: bool
+    """Whether credentials are scrubbed."""
+    redact_rules: tuple[RedactionRule, ...]
+    redact_pii: tuple[str, ...]
+    capture: CapturePolicy
     price_overrides: Mapping[str, Any] | None
     resource_attributes: Mapping[str, str]
     enabled: bool
     exit_flush_seconds: float
     limits: Limits | None
     """Limits of every run that has none of its own."""
+
+    @property
+    def capture_content(self) -> bool:
+        """Whether text is recorded of agents that no setting names."""
+        return self.capture.default == FULL
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
@@ -67,6 +77,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
     service = read.text("service_name", None, "OTEL_SERVICE_NAME") or resource.get("service.name")
     agent = read.text("agent", "LOOPSCOPE_AGENT") or service or _script_name()
     traces_url, starts_url, from_otel = _addresses(read)
+    rules, rules_failed = _rules(read)
     return Config(
         agent=agent,
         agent_version=read.text("agent_version", "LOOPSCOPE_AGENT_VERSION") or resource.get("service.version"),
@@ -87,7 +98,9 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str] | None = No
             "memory_max_bytes", "LOOPSCOPE_MEMORY_MAX_BYTES", DEFAULT_MEMORY_MAX_BYTES, MIN_SPOOL_BYTES
         ),
         redact=read.flag("redact", "LOOPSCOPE_REDACT", default=True),
-        capture_content=read.flag("capture_content", "LOOPSCOPE_CAPTURE_CONTENT", default=True),
+        redact_rules=rules,
+        redact_pii=_pii(read),
+        capture=CapturePolicy(METADATA) if rules_failed else _capture(read),
         price_overrides=_overrides(arguments.get("price_overrides")),
         resource_attributes=resource,
         enabled=not read.flag("disabled", "LOOPSCOPE_DISABLED", default=read.env_flag("OTEL_SDK_DISABLED")),
@@ -287,6 +300,71 @@ def _usable(path: Path) -> bool:
     except OSError:
         return False
     return os.access(path, os.W_OK | os.X_OK)
+
+
+def _rules(read: _Reader) -> tuple[tuple[RedactionRule, ...], bool]:
+    """(the user's rules, whether a variable names rules that cannot be used).
+
+    In that case the text that they are for must not be recorded.
+    """
+    given = read.arguments.get("redact_rules")
+    if given is not None:
+        return rules_of(given, "configure(redact_rules=...)"), False
+    found = read.env("LOOPSCOPE_REDACT_RULES")
+    if found is None:
+        return (), False
+    path = Path(found[1].removeprefix("@")).expanduser()
+    try:
+        return rules_of(_rules_file(path), f"{path}"), False
+    except (OSError, ValueError) as error:  # a ConfigurationError is a ValueError
+        logger.error(
+            "loopscope: LOOPSCOPE_REDACT_RULES=%r cannot be used (%s); until it can, only metadata is recorded",
+            found[1],
+            error,
+        )
+        return (), True
+
+
+def _rules_file(path: Path) -> object:
+    import tomllib
+
+    content = tomllib.loads(path.read_text("utf-8"))
+    rules = content.pop("rules", None)
+    if rules is None or content:
+        raise ConfigurationError(f"{path}: expected one table [rules] of name = 'regular expression'")
+    return rules
+
+
+def _pii(read: _Reader) -> tuple[str, ...]:
+    given = read.arguments.get("redact_pii")
+    if given is not None:
+        return pii_kinds(given, "configure(redact_pii=...)")
+    found = read.env("LOOPSCOPE_REDACT_PII")
+    if found is None or found[1].lower() in _FALSE:
+        return ()
+    if found[1].lower() in _TRUE:
+        return pii_kinds(True, found[0])
+    try:
+        return pii_kinds([kind.strip() for kind in found[1].split(",") if kind.strip()], found[0])
+    except ConfigurationError as error:
+        logger.error("loopscope: %s; all kinds are scrubbed", error)
+        return pii_kinds(True, found[0])
+
+
+def _capture(read: _Reader) -> CapturePolicy:
+    """Arguments over variables, and `capture` over its older form `capture_content`."""
+    given = read.arguments.get("capture")
+    if given is not None:
+        return policy_of(given, "configure(capture=...)")
+    if read.arguments.get("capture_content") is None and (found := read.env("LOOPSCOPE_CAPTURE")):
+        pairs = [part.rpartition("=") for part in found[1].split(",") if part.strip()]
+        try:
+            return policy_of({agent.strip() or EVERYONE: mode.strip().lower() for agent, _, mode in pairs}, found[0])
+        except ConfigurationError as error:
+            logger.error("loopscope: %s; only metadata is recorded", error)
+            return CapturePolicy(METADATA)
+    content = read.flag("capture_content", "LOOPSCOPE_CAPTURE_CONTENT", default=True)
+    return CapturePolicy(FULL if content else METADATA)
 
 
 def _script_name() -> str:

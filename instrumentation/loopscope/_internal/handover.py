@@ -29,6 +29,7 @@ def pack(inside: scope.Scope | None, config: Config | None) -> bytes:
         run = inside.run
         packed["span"] = tuple(inside.span)
         packed["run_id"] = inside.run_id
+        packed["capture"] = inside.capture
         if run is not None:
             packed["run"] = {"name": run.name, "turn": run.turn, "shared": dict(run.shared_attributes)}
     return pickle.dumps(packed, pickle.HIGHEST_PROTOCOL)
@@ -41,7 +42,7 @@ def unpack(packed: bytes) -> tuple[scope.Scope | None, Config | None]:
         return None, found["config"]
     run_id: str = found["run_id"]
     run = _run(run_id, **found["run"]) if "run" in found else None
-    return scope.Scope(SpanIds(*found["span"]), run, run_id), found["config"]
+    return scope.Scope(SpanIds(*found["span"]), run, run_id, found["capture"]), found["config"]
 
 
 def _run(run_id: str, name: str | None, turn: int, shared: dict[str, Any]) -> Run:

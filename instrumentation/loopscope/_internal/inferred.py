@@ -103,7 +103,7 @@ class InferredRun(Run):
 
     @staticmethod
     def generation_now() -> int:
-        active = runtime.active()
+        active = runtime.configured()
         return active.generation if active is not None else -1
 
     def go_on(self) -> None:

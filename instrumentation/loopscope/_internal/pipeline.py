@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from loopscope_schemas import attributes as at
 
 from . import guard
+from .capture import NAMES, start_without_text, without_text
 from .config import QUEUE_MAX_ITEMS, Config
 
 if TYPE_CHECKING:
     from .delivery import Exporter
     from .recording import Payload, Recording, Start
-    from .redaction import HistoryScrubber
+    from .redaction import Scrubber
     from .spool import Spool
 
 COALESCE_SECONDS = 0.01
@@ -34,6 +35,8 @@ COALESCE_SECONDS = 0.01
 BREATH_SECONDS = 0.0001
 """Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
 would else wait for up to the switch interval (5 ms)."""
+BREATH_MIN_BYTES = 64 * 1024
+"""The steps of a smaller span are shorter than a pause costs."""
 BUSY_QUEUE_ITEMS = 200
 """With more than this waiting, the worker does not pause."""
 SMALL_ITEM_BYTES = 2_000
@@ -208,7 +211,8 @@ class Pipeline:
         with forks.importing:
             from .delivery import Exporter
             from .encoding import resource, scope
-            from .redaction import HistoryScrubber
+            from .redaction import Scrubber
+            from .rule_search import RuleSet
             from .spool import Spool
 
         if self._directory is not None:
@@ -227,7 +231,9 @@ class Pipeline:
         exporter.every_beat(self._beats)
         exporter.start()
         exporter.wake()
-        scrubber = HistoryScrubber()
+        scrubber = Scrubber(
+            credentials=self._config.redact, rules=RuleSet(self._config.redact_rules, self._config.redact_pii)
+        )
         stop: _Stop | None = None
         while stop is None:
             items = [self._queue.get()]
@@ -244,7 +250,7 @@ class Pipeline:
         exporter.stop(1.0)
         self._spool.close()
 
-    def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> _Stop | None:
+    def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: Scrubber) -> _Stop | None:
         from .encoding import marker
 
         ended = {item.recording.start.span_id for item in items if isinstance(item, _Ended)}
@@ -252,7 +258,7 @@ class Pipeline:
         # A span that ended in the meantime needs no marker any more.
         waiting = [item for item in starts if item.start.span_id not in ended]
         try:
-            starting = [self._cleaned(start) for start, _ in waiting]
+            starting = [_cleaned(start, scrubber) for start, _ in waiting]
             for (_, heartbeat), start in zip(waiting, starting, strict=True):
                 if heartbeat:
                     exporter.opened(start)
@@ -278,7 +284,7 @@ class Pipeline:
         self._handling = False
         return stop
 
-    def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> None:
+    def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
         self._own.append(item)
         while self._own:
             item = self._own.popleft()
@@ -299,19 +305,7 @@ class Pipeline:
                 self._queued_items -= 1
                 self._queued_bytes -= SMALL_ITEM_BYTES
 
-    def _cleaned(self, start: Start) -> Start:
-        """A start without credentials; a name or an id may hold one."""
-        from .redaction import scrub_texts
-
-        if not self._config.redact:
-            return start
-        changed, _ = scrub_texts([value for value in start.attributes.values() if isinstance(value, str)])
-        if not changed:
-            return start
-        cleaned = {key: changed.get(value, value) for key, value in start.attributes.items()}
-        return start._replace(attributes=cleaned)
-
-    def _keep(self, item: _Ended, spool: Spool, exporter: Exporter, scrubber: HistoryScrubber) -> None:
+    def _keep(self, item: _Ended, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
         exporter.closed(item.recording.start.span_id)
         try:
             self._append(item.recording, spool, scrubber)
@@ -324,9 +318,8 @@ class Pipeline:
                 self._queued_bytes -= item.size
         exporter.wake()
 
-    def _append(self, recording: Recording, spool: Spool, scrubber: HistoryScrubber) -> None:
+    def _append(self, recording: Recording, spool: Spool, scrubber: Scrubber) -> None:
         from .encoding import small_texts, span_parts
-        from .redaction import scrub_texts
 
         payload = recording.payload
         attributes: dict[str, Any] = {**recording.start.attributes, **payload.attributes}
@@ -336,26 +329,28 @@ class Pipeline:
                 attributes |= payload.complete(payload)
             except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
                 guard.swallowed("loopscope completion of a span", error)
-        self._breathe()
-        if self._config.redact:
-            changed, redactions = scrub_texts(small_texts(payload, attributes))
+        if not recording.content:
+            attributes = without_text(payload, attributes)
+        self._breathe(payload.size)
+        if not scrubber.idle:
+            changed, redactions = scrubber.scrub_texts(small_texts(payload, attributes), _names(attributes))
             redactions += _scrub(payload, attributes, scrubber)
             if redactions:
                 attributes[at.REDACTIONS] = redactions
                 guard.count("redactions", redactions)
-            self._breathe()
+            self._breathe(payload.size)
         if at.USAGE_RAW in attributes:
             attributes |= self._cost(attributes, recording.start)
-            self._breathe()
+            self._breathe(payload.size)
         if payload.settled is not None:
             payload.settled(attributes)
         parts = span_parts(recording, attributes, changed)
-        self._breathe()
+        self._breathe(payload.size)
         spool.append(parts)
         payload.release()  # a Run that the host keeps must not keep what it recorded
 
-    def _breathe(self) -> None:
-        if self._queued_items < BUSY_QUEUE_ITEMS:
+    def _breathe(self, payload_bytes: int) -> None:
+        if payload_bytes >= BREATH_MIN_BYTES and self._queued_items < BUSY_QUEUE_ITEMS:
             time.sleep(BREATH_SECONDS)
 
     def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
@@ -394,19 +389,36 @@ def _import_prices() -> None:
         guard.swallowed("loopscope import of the price list", error)
 
 
-def _scrub(payload: Payload, attributes: Mapping[str, Any], scrubber: HistoryScrubber) -> int:
-    """Scrub everything in the payload; the number of credentials found."""
-    from .redaction import scrub
+def _names(attributes: Mapping[str, Any]) -> set[str]:
+    return {value for key in NAMES if isinstance(value := attributes.get(key), str)}
 
+
+def _cleaned(start: Start, scrubber: Scrubber) -> Start:
+    """A start without what is scrubbed; a name or an id may hold it."""
+    if not start.content:
+        start = start_without_text(start)
+    if scrubber.idle:
+        return start
+    texts = [value for value in start.attributes.values() if isinstance(value, str)]
+    changed, _ = scrubber.scrub_texts(texts, _names(start.attributes))
+    if not changed:
+        return start
+    cleaned = {
+        key: changed.get(value, value) if isinstance(value, str) else value for key, value in start.attributes.items()
+    }
+    return start._replace(attributes=cleaned)
+
+
+def _scrub(payload: Payload, attributes: Mapping[str, Any], scrubber: Scrubber) -> int:
+    """Scrub everything large in the payload; the number of finds."""
     total = 0
     for name, text in payload.texts.items():
-        payload.texts[name], found = scrub(text)
+        payload.texts[name], found = scrubber.scrub(text)
         total += found
     for name, body in payload.bodies.items():
         if name == at.REQUEST_BODY:
-            key = str(attributes.get(at.RUN_ID)) if attributes.get(at.TURN, 1) != 1 else body[:512]
-            payload.bodies[name], found = scrubber.scrub(key, body)
+            payload.bodies[name], found = scrubber.scrub_history(body, str(attributes.get(at.RUN_ID)), body[:512])
         else:
-            payload.bodies[name], found = scrub(body)
+            payload.bodies[name], found = scrubber.scrub(body)
         total += found
     return total

@@ -32,6 +32,10 @@ class SpanIds(NamedTuple):
     span_id: int
 
 
+NOWHERE = SpanIds(0, 0)
+"""No span of ours."""
+
+
 def new_trace_id() -> int:
     """From the operating system: a host that seeds the shared `random` would give two processes the same ids, and would
     see its own random numbers shifted by ours."""
@@ -93,6 +97,8 @@ class Start(NamedTuple):
     name: str
     start_time: int
     attributes: Mapping[str, Any]
+    content: bool = True
+    """Whether text may be recorded; without it the worker keeps numbers and names only."""
 
 
 class Recording:
@@ -101,7 +107,14 @@ class Recording:
     __slots__ = ("_clock", "end_time", "generation", "ids", "payload", "start")
 
     def __init__(
-        self, generation: int, name: str, kind: int, parent: SpanIds | None, attributes: Mapping[str, Any]
+        self,
+        generation: int,
+        name: str,
+        kind: int,
+        parent: SpanIds | None,
+        attributes: Mapping[str, Any],
+        *,
+        content: bool = True,
     ) -> None:
         self.generation = generation
         self.payload = Payload()
@@ -114,6 +127,7 @@ class Recording:
             name,
             time.time_ns(),
             attributes,
+            content,
         )
         self.end_time = 0
         """Unix nanoseconds; 0 while open."""
@@ -127,6 +141,11 @@ class Recording:
         twin.generation, twin.ids, twin.start = other.generation, other.ids, other.start
         twin.payload, twin.end_time, twin._clock = Payload(), 0, other._clock
         return twin
+
+    @property
+    def content(self) -> bool:
+        """Whether text may be recorded."""
+        return self.start.content
 
     @property
     def open(self) -> bool:

@@ -10,16 +10,17 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loopscope_schemas import attributes as at
 
 from . import guard, runtime, scope
+from .capture import METADATA, MODES, OFF, CaptureMode
 from .errors import error_class_of
 from .jsontext import json_text
 from .ledger import Ledger, RunStats
 from .limits import Hit, Limits, limits_of
-from .recording import INTERNAL, Recording, host_span, qualified_name
+from .recording import INTERNAL, NOWHERE, Recording, host_span, qualified_name
 from .tooluse import ToolUses
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ class Run:
         version: str | None = None,
         config: Mapping[str, Any] | None = None,
         limits: Limits | Mapping[str, Any] | None = None,
+        capture: CaptureMode | None = None,
     ) -> None:
         self._name = name
+        self._capture = _mode(capture)
         self._input = input
         self._task_id = task_id
         self._conversation_id = conversation_id
@@ -105,6 +108,11 @@ class Run:
     def trace_id(self) -> str | None:
         """The trace the run belongs to (32 hex digits); None when the run is not recorded."""
         return f"{self._recording.ids.trace_id:032x}" if self._recording else None
+
+    @property
+    def content_allowed(self) -> bool:
+        """Whether text of this run is recorded: with capture "full" alone."""
+        return self._recording is not None and self._recording.content
 
     @property
     def turn(self) -> int:
@@ -302,17 +310,18 @@ class Run:
     @guard.guarded
     def begin(self) -> None:
         """Start recording the run, inside the run or the host's span that is current. A second time does nothing."""
-        active = runtime.active()
-        if active is None or self._recording is not None or self._handed_over:
+        active = runtime.configured()
+        if active is None or self._recording is not None or self._scope is not None or self._handed_over:
             return
         config, outer = active.config, scope.here()
-        parent = outer.span if outer is not None else host_span()
         if outer is not None and outer.run is not None:
             self._outer_run = outer.run
             self.ledger = Ledger(outer.run.ledger)
         self._limits = self._limits or config.limits
         self._begun = time.monotonic()
         name = self._name or config.agent
+        policy = config.capture
+        self._capture = self._capture or policy.by_agent.get(name) or scope.inherited() or policy.default
         shared = agent_attributes(
             agent=name,
             version=self._version or (config.agent_version if name == config.agent else None),
@@ -322,10 +331,20 @@ class Run:
             user_id=self._user_id or (outer and _shared(outer, at.USER_ID)) or config.user_id,
             task_id=self._task_id or (outer and _shared(outer, at.TASK_ID)),
         )
-        if outer is not None:
+        self.shared_attributes = dict(shared)
+        if self._capture == OFF:
+            # Nothing of it is recorded; what records again inside hangs below what encloses this run.
+            span, run_id = (outer.span, outer.run_id) if outer is not None else (NOWHERE, "")
+            self._scope = scope.Scope(span, self, run_id, OFF)
+            self._input = self._config = None
+            return
+        if outer is not None and outer.span != NOWHERE:
+            parent = outer.span
             shared[at.RUN_PARENT_ID] = outer.run_id
+        else:
+            parent = host_span()
         shared |= self.shared()
-        recording = runtime.start(active, f"invoke_agent {name}", INTERNAL, parent, shared)
+        recording = runtime.start(active, f"invoke_agent {name}", INTERNAL, parent, shared, capture=self._capture)
         if parent is None:
             self._id = f"{recording.ids.trace_id:032x}"
         shared[at.RUN_ID] = self._id
@@ -334,12 +353,11 @@ class Run:
         if self._limits is not None and self._limits.any:
             shared[at.RUN_LIMITS] = self._limits.as_json()
         self._recording = recording
-        self._scope = scope.Scope(recording.ids, self, self._id)
-        if config.capture_content:
-            if self._input is not None:
-                recording.payload.texts[at.RUN_INPUT] = json_text(self._input)
-            if self._config is not None:
-                recording.payload.texts[at.RUN_CONFIG] = json_text(self._config)
+        self._scope = scope.Scope(recording.ids, self, self._id, self._capture)
+        if self._input is not None:
+            recording.payload.texts[at.RUN_INPUT] = json_text(self._input)
+        if self._config is not None:
+            recording.payload.texts[at.RUN_CONFIG] = json_text(self._config)
         self._input = self._config = None  # the run may live long; what it was given need not live with it
         runtime.announce(recording, heartbeat=True)
 
@@ -349,7 +367,7 @@ class Run:
 
     @guard.guarded
     def _finish(self, error: BaseException | None) -> None:
-        recording, active = self._recording, runtime.active()
+        recording = self._recording
         if recording is None or not recording.open:
             return
         outcome = self._outcome
@@ -363,11 +381,20 @@ class Run:
         elif isinstance(error, GeneratorExit):
             outcome = outcome or "partial"
         recording.set({at.RUN_OUTCOME: outcome or "completed"})
-        answered = self._final_answer is not _UNSET and self._final_answer is not None
-        if answered and active is not None and active.config.capture_content:
+        if self._final_answer is not _UNSET and self._final_answer is not None:
             recording.payload.texts[at.RUN_FINAL_ANSWER] = json_text(self._final_answer)
         runtime.end(recording)
         self.failed_attempts.clear()
+
+
+def _mode(capture: object) -> str | None:
+    """The mode that was asked for. A word that is none must not have recorded what its owner wanted kept out."""
+    if capture is None or capture in MODES:
+        return cast("str | None", capture)
+    guard.warn_once(
+        "capture", "loopscope: run(capture=%r) is none of %s; only metadata is recorded", capture, ", ".join(MODES)
+    )
+    return METADATA
 
 
 def is_failure(error: BaseException) -> bool:
@@ -387,12 +414,14 @@ def run(
     version: str | None = None,
     config: Mapping[str, Any] | None = None,
     limits: Limits | Mapping[str, Any] | None = None,
+    capture: CaptureMode | None = None,
 ) -> Run:
     """A run to be entered with `with` or `async with`; every LLM and tool call inside belongs to it.
 
     `name` is the agent's (default: the configured one), `task_id` the business work that several runs may attempt,
     `config` what the run was configured with, `limits` what it may use (default: the configured limits). A run inside a
-    run is a sub-agent of it.
+    run is a sub-agent of it. `capture` says how much is recorded of it and of all that it calls: "full", "metadata" (no
+    text) or "off" (nothing); default: as configured for this agent, else as the enclosing run.
     """
     return Run(
         name,
@@ -403,6 +432,7 @@ def run(
         version=version,
         config=config,
         limits=limits,
+        capture=capture,
     )
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from loopscope.exceptions import ConfigurationError
 
-from . import guard, ledger
+from . import guard, ledger, scope
+from .capture import FULL, OFF
 from .config import Config, resolve
 from .recording import Recording, SpanIds
 
@@ -69,9 +70,17 @@ _leaving: list[Pipeline] = []
 """Pipelines of earlier configurations that may still be delivering."""
 
 
-def active() -> Runtime | None:
-    """The runtime that records, or None."""
+def configured() -> Runtime | None:
+    """The runtime in force, whatever is recorded where the running code is; None without one."""
     return _runtime
+
+
+def active() -> Runtime | None:
+    """The runtime that records the running code; None without one, and inside an agent whose capture is off."""
+    runtime = _runtime
+    if runtime is None or scope.capture_here(runtime.config) == OFF:
+        return None
+    return runtime
 
 
 def configure(arguments: Mapping[str, Any]) -> None:
@@ -112,9 +121,21 @@ def _check_prices(config: Config) -> None:
             raise ConfigurationError(f"configure(price_overrides={{{model!r}: ...}}): {error}") from error
 
 
-def start(runtime: Runtime, name: str, kind: int, parent: SpanIds | None, attributes: dict[str, Any]) -> Recording:
-    """Begin a span. The caller adds the run id to `attributes` before `announce`, as it may follow from the span's."""
-    return Recording(runtime.generation, name, kind, parent, attributes)
+def start(
+    runtime: Runtime,
+    name: str,
+    kind: int,
+    parent: SpanIds | None,
+    attributes: dict[str, Any],
+    *,
+    capture: str | None = None,
+) -> Recording:
+    """Begin a span. The caller adds the run id to `attributes` before `announce`, as it may follow from the span's.
+
+    `capture` is given for a run; all else records as much as what encloses it.
+    """
+    content = (capture or scope.capture_here(runtime.config)) == FULL
+    return Recording(runtime.generation, name, kind, parent, attributes, content=content)
 
 
 def announce(recording: Recording, *, heartbeat: bool) -> None:

@@ -18,13 +18,14 @@ import sys
 import threading
 import weakref
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import guard
 
 if TYPE_CHECKING:
+    from .config import Config
     from .recording import SpanIds
     from .runs import Run
 
@@ -38,19 +39,32 @@ frame_above = sys._getframe  # pyright: ignore[reportPrivateUsage] - inspect.cur
 """The frame so many calls above the one that asks (0: its own)."""
 
 
+current: ContextVar[Scope | None] = ContextVar("loopscope_scope", default=None)
+"""Set it only with what `here()` gave or `entered` made; read it only to put it back."""
+
+
+def inherited() -> str | None:
+    """How much the enclosing run records; None outside of any."""
+    outer = here()
+    return outer.capture if outer is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The innermost span of ours around the running code, and its run (None inside a tool outside of any run)."""
 
     span: SpanIds
+    """`recording.NOWHERE` inside a run that is not recorded (capture off) and that nothing of ours encloses."""
     run: Run | None
     run_id: str
+    capture: str | None = field(default_factory=inherited)
+    """How much is recorded here: that of the innermost run; None outside of any."""
     anchor: Anchor | None = None
     """The innermost anchored generator that was executing when the scope was entered."""
 
     def detached(self) -> Scope:
         """The same place, for another thread, task or process: bound to no generator of this one."""
-        return self if self.anchor is None else Scope(self.span, self.run, self.run_id)
+        return self if self.anchor is None else replace(self, anchor=None)
 
 
 class Anchor:
@@ -67,9 +81,12 @@ class Anchor:
         self.scope: Scope | None = None
 
 
-current: ContextVar[Scope | None] = ContextVar("loopscope_scope", default=None)
-"""Set it only with what `here()` gave or `entered` made; read it only to put it back."""
 _anchors: dict[FrameType, list[Anchor]] = {}
+
+
+def capture_here(config: Config) -> str:
+    """How much is recorded where the running code is: full, metadata or off."""
+    return inherited() or config.capture.of(config.agent)
 
 
 def here() -> Scope | None:

@@ -137,8 +137,7 @@ class _Tool:
         else:
             run_id = f"{recording.ids.trace_id:032x}" if parent is None else recording_run_id()
         attributes[at.RUN_ID] = run_id
-        if config.capture_content:
-            recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
+        recording.payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
         if run is not None:
             recording.payload.complete = run.tool_uses.matcher(self.name)
         runtime.announce(recording, heartbeat=around is None)
@@ -177,9 +176,7 @@ class _Call:
 
     @guard.guarded
     def returned(self, result: object) -> None:
-        active = runtime.active()
-        if active is not None and active.config.capture_content:
-            self.recording.payload.texts[at.TOOL_CALL_RESULT] = json_text(result)
+        self.recording.payload.texts[at.TOOL_CALL_RESULT] = json_text(result)
         if self.run is not None:
             self.run.failed_attempts.pop(self.key, None)
         runtime.end(self.recording)

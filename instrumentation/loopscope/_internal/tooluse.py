@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from loopscope_schemas import attributes as at
 
 from . import runtime
+from .capture import FULL
 from .errors import UNKNOWN
 from .fingerprints import blocks_of, field_of
 from .jsontext import json_text
@@ -147,7 +148,7 @@ class ToolUses:
             self._record(run, use, block, until)
 
     def _record(self, run: Run, use: ToolUse, block: Any, until: int) -> None:
-        active, parent = runtime.active(), run.scope
+        active, parent = runtime.configured(), run.scope
         if active is None or parent is None:
             return
         arguments = json_text(use.input)
@@ -163,19 +164,21 @@ class ToolUses:
             at.TOOL_INFERRED: True,
             at.TURN: use.turn,
         }
-        recording = Recording(active.generation, f"execute_tool {use.name}", INTERNAL, parent.span, attributes)
+        content = (parent.capture or active.config.capture.default) == FULL
+        recording = Recording(
+            active.generation, f"execute_tool {use.name}", INTERNAL, parent.span, attributes, content=content
+        )
         recording.start = recording.start._replace(start_time=min(use.asked_at, until))
         result = field_of(block, "content")
         payload = recording.payload
         if field_of(block, "is_error") is True:
             self._failed[key] = attempt
-            payload.failed = _text_of(result) if active.config.capture_content else "the tool reported an error"
+            payload.failed = _text_of(result)
             recording.set({at.ERROR_TYPE: "tool_error", at.ERROR_CLASS: UNKNOWN})
         else:
             self._failed.pop(key, None)
-        if active.config.capture_content:
-            payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
-            payload.texts[at.TOOL_CALL_RESULT] = json_text(result)
+        payload.texts[at.TOOL_CALL_ARGUMENTS] = arguments
+        payload.texts[at.TOOL_CALL_RESULT] = json_text(result)
         runtime.end(recording, at_time=max(until, recording.start.start_time))
 
 

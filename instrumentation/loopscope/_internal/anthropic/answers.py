@@ -42,7 +42,6 @@ class Answer:
     streamed: bool = False
     exhausted: bool = False
     overflow_bytes: int = 0
-    capture_content: bool = True
     _reading: Reading | None = None
 
     def reading(self) -> Reading:
@@ -114,12 +113,11 @@ def complete_count(answer: Answer, payload: Payload) -> Mapping[str, Any]:
 
 
 def keep_bodies(answer: Answer, body: bytes | None, payload: Payload) -> None:
-    """Both bodies onto the payload, where content is recorded."""
-    if answer.capture_content:
-        if answer.request_body:
-            payload.bodies[at.REQUEST_BODY] = answer.request_body
-        if body:
-            payload.bodies[at.RESPONSE_BODY] = body
+    """Both bodies onto the payload."""
+    if answer.request_body:
+        payload.bodies[at.REQUEST_BODY] = answer.request_body
+    if body:
+        payload.bodies[at.RESPONSE_BODY] = body
 
 
 def request_id(answer: Answer) -> dict[str, Any]:

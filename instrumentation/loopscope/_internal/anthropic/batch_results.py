@@ -69,7 +69,6 @@ class Batch:
     """None where this process never looked at the batch."""
     attributes: Mapping[str, Any]
     """What all of its spans begin with."""
-    capture_content: bool
 
 
 class _Memory:
@@ -144,8 +143,7 @@ def complete_submission(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     if isinstance(batch_id, str) and payload.failed is None:
         attributes[at.BATCH_ID] = batch_id
         remember(batch_id, body or b"")
-        if answer.capture_content:
-            _keep_requests(batch_id, answer.request_body or b"")
+        _keep_requests(batch_id, answer.request_body or b"")
     keep_bodies(answer, body, payload)
     return attributes
 
@@ -199,10 +197,9 @@ def complete_result(recording: Recording, batch: Batch, line: bytes, payload: Pa
     model = asked if isinstance(asked, str) else found.get(at.RESPONSE_MODEL)
     if isinstance(model, str):
         attributes[at.REQUEST_MODEL] = model
-    if batch.capture_content:
-        if params is not None:
-            payload.bodies[at.REQUEST_BODY] = params
-        payload.bodies[at.RESPONSE_BODY] = answer if answer is not None else line
+    if params is not None:
+        payload.bodies[at.REQUEST_BODY] = params
+    payload.bodies[at.RESPONSE_BODY] = answer if answer is not None else line
     times = batch.times or Times(time.time_ns() // DAY_NANOSECONDS * DAY_NANOSECONDS, None)
     recording.ids = ids
     recording.start = recording.start._replace(

@@ -81,7 +81,7 @@ class BatchResults(Listener):
         attributes[at.SERVER_ADDRESS] = base_url.host
         attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
         times = times_of(batch_id)
-        self._batch = Batch(batch_id, times, attributes, capture_content=active.config.capture_content)
+        self._batch = Batch(batch_id, times, attributes)
 
     @guard.guarded
     def answered(self, response: Any) -> None:

@@ -74,7 +74,6 @@ class LLMCall:
     """From the request to the end of the answer. Also a count of tokens, which is asked and answered the same way."""
 
     def __init__(self, active: Runtime, client: Any, options: Any, operation: str, place: Place) -> None:
-        config = active.config
         body = options.json_data if isinstance(options.json_data, dict) else {}
         model = body.get("model")
         attributes = place.attributes(active)
@@ -91,7 +90,6 @@ class LLMCall:
         self._place = place
         self._recording: Recording = runtime.start(active, name, CLIENT, place.parent, attributes)
         attributes[at.RUN_ID] = place.run_id(self._recording)
-        self._capture_content = config.capture_content
         self._operation = operation
         self._attempts = Attempts()
         self._answer = Answer(requested=time.perf_counter())
@@ -229,7 +227,6 @@ class LLMCall:
         payload = self._recording.payload
         payload.events += self._attempts.events(self._recording.start.start_time, answer.requested)
         payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
-        answer.capture_content = self._capture_content
         payload.complete = functools.partial(_COMPLETE[self._operation], answer)
         self._stream = None
         # Who keeps an exception keeps the frames it went through, and with them this object: not what it held.
