@@ -1,12 +1,15 @@
 # Everything sets itself up: a virtual environment in .venv from requirements.lock. Needs Python 3.11+.
 
-.PHONY: demo test test-claude-agent check up bench lock setup clean
+.PHONY: demo test test-claude-agent test-matrix check up bench lock setup clean
 
 demo: setup  ## Collector, engine, dashboards and real agent runs; prints the dashboard's address and stays up
 	.venv/bin/loopscope demo
 
 test: setup  ## All tests, the browser's included
 	scripts/test
+
+test-matrix: setup  ## The instrumentation's tests against old and new anthropic SDKs: docs/coverage-versions.md
+	.venv/bin/python scripts/test-matrix
 
 check: setup  ## Format, lint, types (strict), layers
 	.venv/bin/ruff format --check .
@@ -35,4 +38,4 @@ setup:
 	@scripts/setup
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-matrix build dist .pytest_cache .ruff_cache .hypothesis

@@ -7,8 +7,11 @@ no tool. The asynchronous ones are coroutine functions that take an asynchronous
 import asyncio
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+
+import pytest
+from support.sdk_features import has, needs
 
 MODEL = "claude-sonnet-4-6"
 MAX_ROUNDS = 60
@@ -184,7 +187,17 @@ ASYNC: dict[str, Callable[..., Awaitable[list[Any]]]] = {
     "async with_streaming_response": async_loop(_async_streamed_raw),
     "async beta.stream": async_loop(_async_beta_stream),
 }
-STYLES = [*SYNC, *ASYNC]
+NEEDS = {"beta.stream": "beta.messages.stream", "async beta.stream": "beta.messages.stream"}
+"""What the SDK must have for a style, where an old one has it not."""
+STYLES = [
+    pytest.param(style, marks=needs(NEEDS[style])) if style in NEEDS else pytest.param(style)
+    for style in (*SYNC, *ASYNC)
+]
+
+
+def possible(styles: Iterable[str]) -> list[str]:
+    """Those of some styles that the installed SDK has, in order."""
+    return sorted(style for style in styles if style not in NEEDS or has(NEEDS[style]))
 
 
 def play(style: str, base_url: str, question: str, work: Callable[[str], str] = str.upper, **client: Any) -> list[Any]:

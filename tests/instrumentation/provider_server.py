@@ -25,6 +25,8 @@ from loopscope_schemas.wire import IDENTITY_PATH, PRODUCT, WIRE_VERSION
 
 DEADLINE_SECONDS = 60.0
 IDENTITY = json.dumps({"product": PRODUCT, "version": "0", "wire": WIRE_VERSION}).encode()
+ANSWERING = ("/messages", "/invoke", "/invoke-with-response-stream", ":rawPredict", ":streamRawPredict")
+"""How the paths of requests for an answer end: Anthropic's, Bedrock's, Vertex'."""
 
 USAGE = {
     "input_tokens": 21,
@@ -107,6 +109,9 @@ class Reply:
     waiting: threading.Event | None = None
     """Set when the server begins to wait for one of these."""
     gzip: bool = False
+    encode: Callable[[dict[str, Any]], bytes] = sse
+    """How an event is written."""
+    content_type: str = "text/event-stream; charset=utf-8"
 
 
 def ok(text: str = "Hello, ünïcode", **more: Any) -> Reply:
@@ -171,6 +176,8 @@ class Server:
         """Requests for the identity."""
         self.replies: list[Reply] = []
         """Taken from the front; the last stays."""
+        self.routes: dict[str, Reply] = {}
+        """`METHOD /path` -> how that is answered, before anything else."""
         self.counts: list[Reply] = []
         """The same for count_tokens; without one, 7 tokens are counted."""
         self.answer_traces: Callable[[Request], tuple[int, dict[str, str]]] = lambda _: (200, {})
@@ -272,16 +279,23 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, b"")
+            if routed := server.routes.get(f"GET {self.path.partition('?')[0]}"):
+                server.note(server.others, request)
+                self.answer(routed)
+                return
             server.note(server.asked if self.path == IDENTITY_PATH else server.others, request)
             status, body = server.answer_identity(request) if self.path == IDENTITY_PATH else (404, b"")
             self.reply(status, {"content-type": "application/json"}, body)
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if server.gunzip and self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             request = Request(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
-            if self.path == "/v1/traces":
+            if routed := server.routes.get(f"{self.command} {self.path.partition('?')[0]}"):
+                server.note(server.others, request)
+                self.answer(routed)
+            elif self.path == "/v1/traces":
                 status, headers = server.answer_traces(request)
                 if status == 200:
                     server.note(server.traces, request)
@@ -291,10 +305,10 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 if status == 200:
                     server.note(server.starts, request)
                 self.reply(status, headers, b"")
-            elif self.path.partition("?")[0].endswith("/messages"):
+            elif self.path.partition("?")[0].endswith(ANSWERING) and "count-tokens" not in self.path:
                 server.note(server.messages, request)
                 self.answer(server.next_reply())
-            elif self.path.partition("?")[0].endswith("/messages/count_tokens"):
+            elif self.path.partition("?")[0].endswith(("/messages/count_tokens", "/count-tokens:rawPredict")):
                 server.note(server.others, request)
                 self.answer(server.next_count())
             else:
@@ -342,7 +356,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
 
         def stream(self, reply: Reply) -> None:
             self.send_response(200)
-            self.send_header("content-type", "text/event-stream; charset=utf-8")
+            self.send_header("content-type", reply.content_type)
             self.send_header("Transfer-Encoding", "chunked")
             if reply.gzip:
                 self.send_header("content-encoding", "gzip")
@@ -355,7 +369,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
         def stream_events(self, reply: Reply) -> None:
             assert reply.events is not None
             if reply.gzip:
-                self.chunk(gzip.compress(b"".join(map(sse, reply.events))))
+                self.chunk(gzip.compress(b"".join(map(reply.encode, reply.events))))
             else:
                 for index, event in enumerate(reply.events):
                     if index == reply.break_after:
@@ -365,7 +379,7 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                     if index == reply.hold_at and reply.hold is not None:
                         self.wait(reply, reply.hold)
                     time.sleep(reply.delays.get(index, 0))
-                    self.chunk(sse(event))
+                    self.chunk(reply.encode(event))
             self.wfile.write(b"0\r\n\r\n")
 
         def chunk(self, data: bytes) -> None:

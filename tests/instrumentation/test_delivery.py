@@ -1,6 +1,7 @@
 """From the process to the collector: away, slow, refusing, killed, forked; nothing blocks, nothing is silent."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -381,8 +382,8 @@ def test_a_fork_records_for_itself(server: Server, configure: Configure, tmp_pat
     spans = server.spans()
     assert len(server.calls()) == 3
     assert [span.operation for span in spans if not span.get("loopscope.run.inferred")].count("invoke_agent") == 1
-    by_text = {call["loopscope.request.body"].split(b'"content":"')[1].split(b'"')[0]: call for call in server.calls()}
-    parent, child, again = by_text[b"parent"], by_text[b"child"], by_text[b"parent again"]
+    by_text = {json.loads(call["loopscope.request.body"])["messages"][0]["content"]: call for call in server.calls()}
+    parent, child, again = by_text["parent"], by_text["child"], by_text["parent again"]
     assert parent["loopscope.run.id"] == child["loopscope.run.id"] != again["loopscope.run.id"]
     assert child.resource["loopscope.process.id"] != parent.resource["loopscope.process.id"]
     assert parent.resource["loopscope.process.id"] == again.resource["loopscope.process.id"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from support.sdk_features import needs
 
 import loopscope
 from loopscope.stub import Ask, StubServer, ToolCall, Turn
@@ -206,6 +207,7 @@ def test_concurrent_bare_loops_are_limited_one_by_one(stub: StubServer, server: 
         assert sorted(call["loopscope.turn"] for call in found) == [1, 2, 3]
 
 
+@needs("messages.parse")
 def test_an_answer_that_must_be_json_has_no_text(stub: StubServer, configure: Configure) -> None:
     import pydantic
 
@@ -226,6 +228,7 @@ def test_an_answer_that_must_be_json_has_no_text(stub: StubServer, configure: Co
             assert stream.get_final_message().stop_reason == "end_turn"
 
 
+@needs("beta_tool", "beta.messages.tool_runner")
 def test_the_tool_runner_ends(stub: StubServer, configure: Configure) -> None:
     configure(limits={"max_turns": TURNS})
 

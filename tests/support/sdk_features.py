@@ -21,12 +21,12 @@ def has(feature: str) -> bool:
     """Whether the SDK has a feature.
 
     A feature is a path of a client (`messages.count_tokens`), a name of the package or a module of it
-    (`AnthropicFoundry`, `lib.aws.AnthropicAWS`), or an argument of `Anthropic` (`middleware=`).
+    (`AnthropicFoundry`, `beta_tool`, `lib.aws.AnthropicAWS`), or an argument of `Anthropic` (`middleware=`).
     """
     if feature.endswith("="):
         return feature[:-1] in inspect.signature(anthropic.Anthropic).parameters
-    if feature[0].isupper():
-        return hasattr(anthropic, feature)
+    if "." not in feature and hasattr(anthropic, feature):
+        return True
     if feature.startswith("lib."):
         module, _, name = f"anthropic.{feature}".rpartition(".")
         try:

@@ -53,7 +53,7 @@ def _cost(draft: Draft, raw: dict[str, Any]) -> tuple[Decimal | None, str]:
         columns.get("provider", ""),
         models,
         columns["day"],
-        batch=columns.get("service_tier") == "batch",
+        batch="batch" in (raw.get("service_tier"), columns.get("service_tier")),
         fast=raw.get("speed") == "fast",
     )
     if rates is None:

@@ -36,7 +36,7 @@ def cost_attributes(
             model,
             day,
             overrides=overrides,
-            batch=raw.get("service_tier") == "batch",
+            batch="batch" in (raw.get("service_tier"), attributes.get(at.SERVICE_TIER)),
             fast=raw.get("speed") == "fast",
         )
     if rates is None:

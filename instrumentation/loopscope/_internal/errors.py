@@ -11,7 +11,18 @@ CANCELLED = "cancelled"
 UNKNOWN = "unknown"
 
 _TRANSIENT_STATUS = {408, 409, 429}
-_TRANSIENT_API_TYPES = {"rate_limit_error", "overloaded_error", "api_error", "timeout_error"}
+_TRANSIENT_API_TYPES = {
+    "rate_limit_error",
+    "overloaded_error",
+    "api_error",
+    "timeout_error",
+    # as Bedrock names them inside a stream
+    "internalServerException",
+    "modelStreamErrorException",
+    "modelTimeoutException",
+    "serviceUnavailableException",
+    "throttlingException",
+}
 _TRANSIENT_CLASSES = {"APIConnectionError", "APITimeoutError", "TransportError", "TimeoutException", "RetryableError"}
 _DETERMINISTIC_BUILTINS = (
     TypeError,

@@ -203,3 +203,15 @@ def test_days() -> None:
     row = only(rows(span("x", start=NOW - 3 * NANOSECONDS_PER_DAY)))
     assert row.day == NOW // NANOSECONDS_PER_DAY - 3
     assert row.cut == ""
+
+
+def test_a_result_of_a_batch_costs_a_batchs_price_whether_its_usage_says_so_or_not() -> None:
+    run = Conversation()
+    alone = run.call("x", [{"type": "text", "text": "y"}])
+    batched = run.call("x", [{"type": "text", "text": "y"}], usage={"input_tokens": 101, "output_tokens": 11})
+    put(batched, {at.SERVICE_TIER: "batch", at.BATCH_ID: "msgbatch_1", at.BATCH_CUSTOM_ID: "first"})
+    whole, half = rows(alone, batched).spans
+    assert (whole.input_tokens, whole.output_tokens) == (half.input_tokens, half.output_tokens)
+    assert whole.cost_usd is not None
+    assert half.cost_usd == whole.cost_usd / 2
+    assert half.attributes[at.BATCH_CUSTOM_ID] == "first"

@@ -20,6 +20,7 @@ from loopscope_schemas import attributes as at
 
 from .assembly import Assembled, assemble
 from .attempts import request_id_of
+from .eventstream import CONTENT_TYPE, as_server_sent_events
 
 if TYPE_CHECKING:
     from loopscope._internal.recording import Payload
@@ -68,17 +69,20 @@ def complete(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     reading = answer.reading()
     if reading.failed is not None:
         payload.failed = reading.failed
-    _keep_bodies(answer, reading.body, payload)
+    keep_bodies(answer, reading.body, payload)
     return reading.attributes
 
 
 def _read(answer: Answer) -> Reading:
-    attributes = _request_id(answer)
+    attributes = request_id(answer)
     failed: str | None = None
     body = answer.body
     if answer.streamed:
-        body = _decoded(answer)
-        if _header(answer.headers, "content-type").startswith("text/event-stream"):
+        body = decoded(answer)
+        content_type = _header(answer.headers, "content-type")
+        if frames := content_type.startswith(CONTENT_TYPE):
+            body = as_server_sent_events(body)
+        if frames or content_type.startswith("text/event-stream"):
             attributes |= _timing(answer)
             assembled = assemble(body)
             said, failed = _stream_attributes(assembled)
@@ -97,25 +101,27 @@ def _read(answer: Answer) -> Reading:
 
 def complete_count(answer: Answer, payload: Payload) -> Mapping[str, Any]:
     """The same for a count of tokens: what it counted is no usage, so it has no raw usage and no cost."""
-    attributes = _request_id(answer)
-    body = _decoded(answer) if answer.streamed else answer.body
+    attributes = request_id(answer)
+    body = decoded(answer) if answer.streamed else answer.body
     if answer.streamed and not answer.exhausted:
         attributes[at.PARTIAL] = True
     counted = _tokens((_json_object(body) or {}).get("input_tokens"))
     if counted is not None:
         attributes[at.USAGE_INPUT_TOKENS] = counted
-    _keep_bodies(answer, body, payload)
+    keep_bodies(answer, body, payload)
     return attributes
 
 
-def _keep_bodies(answer: Answer, body: bytes | None, payload: Payload) -> None:
+def keep_bodies(answer: Answer, body: bytes | None, payload: Payload) -> None:
+    """Both bodies onto the payload."""
     if answer.request_body:
         payload.bodies[at.REQUEST_BODY] = answer.request_body
     if body:
         payload.bodies[at.RESPONSE_BODY] = body
 
 
-def _request_id(answer: Answer) -> dict[str, Any]:
+def request_id(answer: Answer) -> dict[str, Any]:
+    """The provider's id of the request, as the answer's headers give it."""
     found = request_id_of(answer.headers) if answer.headers is not None else None
     return {at.HTTP_REQUEST_ID: found} if found is not None else {}
 
@@ -194,7 +200,7 @@ def _timing(answer: Answer) -> dict[str, Any]:
     return {at.RESPONSE_TTFT: times[0] - answer.requested, at.STREAM_LONGEST_GAP: max(gaps)}
 
 
-def _decoded(answer: Answer) -> bytes:
+def decoded(answer: Answer) -> bytes:
     """A streamed body without its content encoding, by the HTTP library's own decoders; of one that broke off, as much
     as can be decoded."""
     encoding = _header(answer.headers, "content-encoding")
@@ -202,10 +208,10 @@ def _decoded(answer: Answer) -> bytes:
         return b"".join(answer.chunks)
     package = sys.modules[type(answer.headers).__module__.partition(".")[0]]
     response = package.Response(200, headers={"content-encoding": encoding}, content=iter(answer.chunks))
-    decoded: list[bytes] = []
+    parts: list[bytes] = []
     with contextlib.suppress(package.DecodingError):  # cut off within its encoding: what came before is in the list
-        decoded.extend(response.iter_bytes())
-    return b"".join(decoded)
+        parts.extend(response.iter_bytes())
+    return b"".join(parts)
 
 
 def _header(headers: Any, name: str) -> str:

@@ -17,8 +17,11 @@ from loopscope_schemas import attributes as at
 
 from .answers import Answer, complete, complete_count
 from .attempts import Attempts
-from .operations import CHAT, operation_of
+from .batch_results import complete_submission
+from .batches import Listener, begin_batch_request
+from .operations import CHAT, COUNT_TOKENS, CREATE_BATCH, operation_of
 from .placing import Place
+from .providers import address_attributes, provider_of
 from .stopping import StoppedCall
 from .streams import StreamCapture, listen
 
@@ -32,18 +35,22 @@ _SCALARS = {
     "top_k": at.REQUEST_TOP_K,
 }
 
+_COMPLETE = {CHAT: complete, COUNT_TOKENS: complete_count, CREATE_BATCH: complete_submission}
+
 
 @guard.guarded
-def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | StoppedCall | None:
-    """The call to record for this request, or the one that a limit forbids; None when it is no operation that is
-    recorded or nothing is configured."""
+def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | Listener | StoppedCall | None:
+    """The call to record for this request, or the one that a limit forbids, or what else listens to it; None when it is
+    of no interest or nothing is configured."""
     active = runtime.active()
     if active is None:
         return None
     options = args[1] if len(args) > 1 else kwargs.get("options")
-    operation = operation_of(options.method, options.url) if options is not None else None
-    if operation is None:
+    if options is None:
         return None
+    operation = operation_of(options.method, options.url)
+    if operation is None:
+        return begin_batch_request(active, client, options)
     place = Place.of(active, options, operation)
     hit = place.limit_reached()
     if hit is not None:
@@ -112,7 +119,7 @@ class LLMCall:
         if isinstance(content, bytes):
             self._answer.request_body = content
         if self._attempts.count == 1:
-            self._recording.set(_parameters(options))
+            self._recording.set(_parameters(options) | address_attributes(options.url))
 
     @guard.guarded
     def refused(self, response: Any) -> None:
@@ -220,7 +227,7 @@ class LLMCall:
         payload = self._recording.payload
         payload.events += self._attempts.events(self._recording.start.start_time, answer.requested)
         payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
-        payload.complete = functools.partial(complete if self._operation == CHAT else complete_count, answer)
+        payload.complete = functools.partial(_COMPLETE[self._operation], answer)
         self._stream = None
         # Who keeps an exception keeps the frames it went through, and with them this object: not what it held.
         self._answer = Answer()
@@ -238,6 +245,9 @@ def _parameters(options: Any) -> dict[str, Any]:
         value = body.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             attributes[attribute] = value
+    requests = body.get("requests")
+    if isinstance(requests, list | tuple):
+        attributes[at.BATCH_REQUESTS] = len(requests)  # pyright: ignore[reportUnknownArgumentType]
     stops = body.get("stop_sequences")
     if isinstance(stops, list | tuple) and stops:
         attributes[at.REQUEST_STOP_SEQUENCES] = [str(stop) for stop in stops]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
@@ -255,18 +265,3 @@ def api_error_type(error: BaseException) -> str | None:
     inner = body.get("error") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     kind = inner.get("type") if isinstance(inner, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     return kind if isinstance(kind, str) and kind else None
-
-
-@functools.lru_cache(maxsize=256)
-def _provider_of_class(cls: type) -> str:
-    names = " ".join(base.__name__ for base in cls.__mro__)
-    if "Bedrock" in names:
-        return "aws.bedrock"
-    if "Vertex" in names:
-        return "gcp.vertex_ai"
-    return "anthropic"
-
-
-def provider_of(client: Any) -> str:
-    """OpenTelemetry's name of who serves the model, by the client's class."""
-    return _provider_of_class(type(client))

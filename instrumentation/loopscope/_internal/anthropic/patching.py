@@ -20,6 +20,7 @@ from typing import Any
 from loopscope._internal import guard
 from loopscope._internal.imports import AfterImport
 
+from .batches import Listener
 from .calls import LLMCall, begin_call, begin_outside
 from .stopping import StoppedCall
 
@@ -95,7 +96,7 @@ class Instrumentation:
         self._originals.append((owner, name, original, wrapper))
 
     @guard.guarded
-    def _under_way(self) -> LLMCall | None:
+    def _under_way(self) -> LLMCall | Listener | None:
         """The recorded call that the running code is part of."""
         call = _current.get()
         return call if self._active and call is not _OUTSIDE else None

@@ -57,6 +57,10 @@ class StreamCapture:
         if isinstance(data, bytes) and self._reserve(len(data) + CHUNK_OVERHEAD_BYTES):
             self.chunks.append(data)
             self.arrivals.append(time.perf_counter())
+            # Nothing follows an error event, and an old SDK leaves the stream open until its exception is forgotten.
+            # Inside of JSON there is no bare line break, so this is no part of an answer's text.
+            if data.startswith(b"event: error") or b"\nevent: error" in data:
+                self.end()
         else:
             self.overflow_bytes += len(data)
 
