@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from ._internal import guard as _guard
 from ._internal import propagation as _propagation
 from ._internal import runtime as _runtime
 from ._internal.agents import agent
@@ -99,7 +100,7 @@ def configure(
 
     Raises ConfigurationError for an argument that cannot be used, and nothing else.
     """
-    _runtime.configure(
+    _configure(
         {
             "agent": agent,
             "agent_version": agent_version,
@@ -126,6 +127,11 @@ def configure(
             "disabled": disabled,
         }
     )
+
+
+@_guard.door
+def _configure(arguments: Mapping[str, object]) -> None:
+    _runtime.configure(arguments)
     if _runtime.configured() is not None:
         _instrument()
 
@@ -143,16 +149,16 @@ def flush(timeout: float = 30.0) -> bool:
 
     False when it is not, or when a span was dropped or refused meanwhile. What is not delivered stays in the spool.
     """
-    return _runtime.flush(timeout)
+    return bool(_guard.guarded(_runtime.flush)(timeout))
 
 
 def shutdown(timeout: float = 5.0) -> bool:
     """Stop recording and deliver what is pending, at most `timeout` seconds; True when all of it was delivered."""
-    _propagation.undo()
-    return _runtime.shutdown(timeout)
+    _guard.guarded(_propagation.undo)()
+    return bool(_guard.guarded(_runtime.shutdown)(timeout))
 
 
 def stats() -> dict[str, int]:
     """Counters of this process: `spans_recorded`, `spans_delivered`, `spans_dropped`, `spans_rejected`, `redactions`,
     `internal_errors` (errors of Loopscope that were swallowed), and what waits in queue and spool."""
-    return _runtime.stats()
+    return _guard.guarded(_runtime.stats)() or _guard.counts()

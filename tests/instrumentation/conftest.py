@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 import loopscope
-from loopscope._internal import guard, runtime
+from loopscope._internal import guard, runtime, scope
 
 from .provider_server import Server, running_server
 
@@ -28,6 +28,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(guard, "reraise", True)
     guard.reset()
+    vars(scope)["_anchors"].clear()  # of tests that break what clears it
     yield
     loopscope.shutdown(0.0)
     loopscope.instrument_anthropic().undo()

@@ -31,7 +31,7 @@ from loopscope._internal import (
 from .conftest import Configure
 
 HERE = [agents, handover, processes, propagation, runs, scope, steps, tasks, threads, tools]
-OF_THE_CALLER = {"agent", "tool", "run", "step", "event", "route", "_wrap", "_generator", "_async_generator"}
+OF_THE_CALLER = {"agent", "tool", "run", "step", "event", "route", "_wrap", "_generator", "_async_generator", "_mode"}
 """Doors that the host calls by name; they hand out what is tested here."""
 
 

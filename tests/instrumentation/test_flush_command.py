@@ -44,7 +44,7 @@ def is_left(path: Path) -> bool:
 def left_behind(
     configure: Configure, client: anthropic.Anthropic, server: Server, tmp_path: Path, calls: int = 3
 ) -> None:
-    """Spans for the server that are still in the spool once the process is done with it."""
+    """Spans for the server that are still in the spool once the process is done with it: each call, and its run."""
     server.answer_traces = lambda _: (503, {"Retry-After": "300"})
     configure()
     for number in range(calls):
@@ -62,7 +62,7 @@ def test_it_delivers_what_was_left_once(
     arguments = ("--endpoint", server.url, "--spool-dir", str(tmp_path / "spool"), "--timeout", "60")
     done = flush(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"3 of 3 spans delivered to {server.url}/v1/traces\n"
+    assert done.stdout == f"6 of 6 spans delivered to {server.url}/v1/traces\n"
     assert [call["loopscope.request.body"] for call in server.calls()] == [r.body for r in server.messages]
     assert server.calls()[0].resource["service.name"] == "tester"
     assert not list(tmp_path.rglob("*.spool"))
@@ -84,7 +84,7 @@ def test_its_settings_come_from_the_environment_as_an_agents_do(
         LOOPSCOPE_API_KEY="the-key",
     )
     assert done.returncode == 0
-    assert json.loads(done.stdout)["delivered"] == 3
+    assert json.loads(done.stdout)["delivered"] == 6
     assert server.traces[0].headers["authorization"] == "Bearer the-key"
 
 
@@ -99,8 +99,8 @@ def test_what_cannot_be_delivered_stays(
     directory = ("--spool-dir", str(tmp_path / "spool"), "--timeout", "2")
     done = flush("--endpoint", away, *directory)
     assert done.returncode == 1, done
-    assert done.stdout.startswith("0 of 1 spans delivered")
-    assert "1 spans are left" in done.stdout
+    assert done.stdout.startswith("0 of 2 spans delivered")
+    assert "2 spans are left" in done.stdout
     assert len(list(tmp_path.rglob("*.spool"))) == 1
     # For another address it is only said where the spans are for.
     other = flush("--endpoint", server.url, *directory, "--json")
@@ -118,7 +118,7 @@ def test_what_is_refused_is_said(
     done = flush("--endpoint", server.url, "--spool-dir", str(tmp_path / "spool"), "--json")
     assert done.returncode == 1
     told = json.loads(done.stdout)
-    assert (told["delivered"], told["refused"], told["left"]) == (2, 1, 0)
+    assert (told["delivered"], told["refused"], told["left"]) == (5, 1, 0)
 
 
 def test_files_of_a_running_process_are_left_to_it(

@@ -63,12 +63,13 @@ def agent(
             given = bound_arguments(target, args, kwargs) if runtime.configured() is not None else None
             return Run(label, input=given, version=version, config=config, limits=allowed, capture=capture)
 
-        return cast("F", _wrap(target, new_run))
+        return cast("F", guard.guarded(_wrap)(target, guard.guarded(new_run)) or target)
 
     return decorate if function is None else decorate(function)
 
 
-NewRun = Callable[[tuple[Any, ...], dict[str, Any]], Run]
+NewRun = Callable[[tuple[Any, ...], dict[str, Any]], Run | None]
+"""Gives None where something of ours fails: the function is then called as if it were not decorated."""
 
 
 def _wrap(target: Callable[..., Any], new_run: NewRun) -> Callable[..., Any]:
@@ -80,7 +81,10 @@ def _wrap(target: Callable[..., Any], new_run: NewRun) -> Callable[..., Any]:
 
         @functools.wraps(target)
         async def in_async_run(*args: Any, **kwargs: Any) -> Any:
-            with new_run(args, kwargs) as run:
+            run = new_run(args, kwargs)
+            if run is None:
+                return await target(*args, **kwargs)
+            with run:
                 result = await target(*args, **kwargs)
                 _answer(run, result)
                 return result
@@ -89,7 +93,10 @@ def _wrap(target: Callable[..., Any], new_run: NewRun) -> Callable[..., Any]:
 
     @functools.wraps(target)
     def in_run(*args: Any, **kwargs: Any) -> Any:
-        with new_run(args, kwargs) as run:
+        run = new_run(args, kwargs)
+        if run is None:
+            return target(*args, **kwargs)
+        with run:
             result = target(*args, **kwargs)
             _answer(run, result)
             return result
@@ -98,8 +105,8 @@ def _wrap(target: Callable[..., Any], new_run: NewRun) -> Callable[..., Any]:
 
 
 @guard.guarded
-def _answer(run: Run, result: object) -> None:
-    if run.final_answer is None and result is not None:
+def _answer(run: Run | None, result: object) -> None:
+    if run is not None and run.final_answer is None and result is not None:
         run.final_answer = result
 
 
@@ -118,14 +125,17 @@ class _Inside:
         if self._run.scope is not None:
             self._scope = scope.entered(self._run.scope, scope.here(), frame)
 
+    @guard.guarded
     def __enter__(self) -> None:
         self._around = scope.current.get()
         if self._scope is not None:
             scope.current.set(self._scope)
 
+    @guard.guarded
     def __exit__(self, *_: object) -> None:
         scope.current.set(self._around)
 
+    @guard.guarded
     def finish(self, error: BaseException | None) -> None:
         """The generator has ended, and with it the run."""
         self._left()
@@ -137,12 +147,32 @@ class _Inside:
             scope.left(self._scope)
 
 
+class _Nothing:
+    """In place of `_Inside` where something of ours fails."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def finish(self, error: BaseException | None) -> None:
+        pass
+
+
+@guard.guarded
+def _entered(run: Run | None, frame: FrameType) -> _Inside | None:
+    if run is None:
+        return None
+    run.begin()
+    return _Inside(run, frame)
+
+
 def _generator(target: Callable[..., Generator[Any, Any, Any]], new_run: NewRun) -> Callable[..., Any]:
     @functools.wraps(target)
     def steps(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         run = new_run(args, kwargs)
-        run.begin()
-        inside = _Inside(run, scope.frame_above(0))
+        inside = _entered(run, scope.frame_above(0)) or _Nothing()
         error: BaseException | None = None
         try:
             with inside:
@@ -177,8 +207,7 @@ def _async_generator(target: Callable[..., AsyncGenerator[Any, Any]], new_run: N
     @functools.wraps(target)
     async def steps(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         run = new_run(args, kwargs)
-        run.begin()
-        inside = _Inside(run, scope.frame_above(0))
+        inside = _entered(run, scope.frame_above(0)) or _Nothing()
         error: BaseException | None = None
         try:
             with inside:

@@ -12,11 +12,21 @@ from typing import Any
 
 from loopscope_schemas import attributes as at
 
+from . import forks
+
 
 def cost_attributes(
     attributes: Mapping[str, Any], start_time: int, overrides: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Cost, its source and the price version for a call with these attributes, begun at `start_time` (Unix ns)."""
+    # The price list imports parts of itself as it is asked: a fork amid that would leave the child's copy locked.
+    with forks.importing:
+        return _cost_attributes(attributes, start_time, overrides)
+
+
+def _cost_attributes(
+    attributes: Mapping[str, Any], start_time: int, overrides: Mapping[str, Any] | None
+) -> dict[str, Any]:
     from loopscope_schemas import prices
 
     unknown: dict[str, Any] = {at.COST_SOURCE: "unknown"}
@@ -58,9 +68,10 @@ def cost_attributes(
 
 def is_priced(provider: str, model: str, overrides: Mapping[str, Any] | None) -> bool:
     """Whether a model has a price today."""
-    from loopscope_schemas import prices
+    with forks.importing:
+        from loopscope_schemas import prices
 
-    return prices.resolve(provider, model, dt.datetime.now(dt.UTC).date(), overrides=overrides) is not None
+        return prices.resolve(provider, model, dt.datetime.now(dt.UTC).date(), overrides=overrides) is not None
 
 
 def _count(part: object, name: str) -> int:

@@ -79,7 +79,7 @@ class Exporter:
         self._round = 0
         """Attempts at the network so far; `wait_empty` uses it to see that one was made and failed."""
         self._max_spans = BATCH_MAX_SPANS
-        self._thread = threading.Thread(target=self._run, name="loopscope-exporter", daemon=True)
+        self._thread = threading.Thread(target=guard.guarded(self._run), name="loopscope-exporter", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -147,13 +147,13 @@ class Exporter:
     # --- the thread ---
 
     def _run(self) -> None:
-        _leave_no_traces()
+        guard.guarded(_leave_no_traces)()
         while not self._stopping:
-            self._wake.wait(self._patience())
-            self._wake.clear()
-            if self._stopping:
-                break
             try:
+                self._wake.wait(self._patience())
+                self._wake.clear()
+                if self._stopping:
+                    break
                 self._beat()
                 self._send_markers()
                 self._scan()
@@ -167,6 +167,7 @@ class Exporter:
                     raise
                 guard.swallowed("loopscope exporter", error)
                 self._retry_at = time.monotonic() + MAX_BACKOFF_SECONDS
+                time.sleep(FIRST_BACKOFF_SECONDS)  # whatever fails, fails slowly
             finally:
                 self._scanned.set()
         for leave in (self._note_drops, self._drops.close, self._backend.close):

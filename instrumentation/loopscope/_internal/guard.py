@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from loopscope.exceptions import LoopscopeError
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -56,6 +58,25 @@ def guarded(function: Callable[P, R]) -> Callable[P, R | None]:
     def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
         try:
             return function(*args, **kwargs)
+        except Exception as error:
+            if reraise:
+                raise
+            swallowed(place, error)
+            return None
+
+    return safe
+
+
+def door(function: Callable[P, R]) -> Callable[P, R | None]:
+    """As `guarded`, for what the host calls by its own will: errors that are meant for it (LoopscopeError) reach it."""
+    place = f"{function.__module__}.{function.__qualname__}"
+
+    @functools.wraps(function)
+    def safe(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return function(*args, **kwargs)
+        except LoopscopeError:
+            raise
         except Exception as error:
             if reraise:
                 raise

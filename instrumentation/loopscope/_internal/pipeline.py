@@ -148,7 +148,7 @@ class Pipeline:
 
     def _start_threads(self) -> None:
         if self._worker is None:
-            self._worker = threading.Thread(target=self._run, name="loopscope-worker", daemon=True)
+            self._worker = threading.Thread(target=guard.guarded(self._work), name="loopscope-worker", daemon=True)
             self._worker.start()
 
     def recover_orphans(self) -> None:
@@ -214,6 +214,36 @@ class Pipeline:
 
     # --- the worker ---
 
+    def _work(self) -> None:
+        try:
+            self._run()
+        finally:
+            # Whatever ended it: nothing more is kept, and whoever waits is told so.
+            with self._lock:
+                self._closed = True
+            self._fail([])
+
+    def _fail(self, items: list[Any]) -> _Stop | None:
+        """What could not be handled, and what is queued when the worker has ended, is lost: counted, nobody waits."""
+        try:
+            while self._closed:
+                items.append(self._queue.get_nowait())
+        except Empty:
+            pass
+        stop: _Stop | None = None
+        for item in items:
+            if isinstance(item, _Barrier):
+                item.reached.set()
+            elif isinstance(item, _Stop):
+                stop = item
+            elif item is not None:
+                with self._lock:
+                    self._queued_items -= 1
+                    self._queued_bytes -= item.size if isinstance(item, _Ended) else SMALL_ITEM_BYTES
+                if isinstance(item, _Ended):
+                    guard.count("spans_dropped")
+        return stop
+
     def _run(self) -> None:
         from . import forks
 
@@ -252,7 +282,14 @@ class Pipeline:
                     items.append(self._queue.get_nowait())
             except Empty:
                 pass
-            stop = self._handle(items, self._spool, exporter, scrubber)
+            try:
+                stop = self._handle(items, self._spool, exporter, scrubber)
+            except Exception as error:
+                if guard.reraise:
+                    raise
+                guard.swallowed("loopscope worker's round", error)
+                self._handling = False
+                stop = self._fail(items)
         if stop.deliver_seconds:
             exporter.wait_empty(time.monotonic() + stop.deliver_seconds, give_up_when_away=True)
         exporter.stop(1.0)
@@ -277,19 +314,20 @@ class Pipeline:
         with self._lock:
             self._queued_items -= len(starts)
             self._queued_bytes -= SMALL_ITEM_BYTES * len(starts)
+        items[:] = [item for item in items if not isinstance(item, _Started)]
         if not self._prices_asked and any(item.start.attributes.get(at.OPERATION_NAME) == "chat" for item in starts):
             self._prices_asked = True
-            threading.Thread(target=_import_prices, name="loopscope-prices", daemon=True).start()
+            threading.Thread(target=guard.guarded(_import_prices), name="loopscope-prices", daemon=True).start()
         stop: _Stop | None = None
         self._handling = True
         for index, item in enumerate(items):
-            items[index] = None  # the bodies go as soon as they are written
             if isinstance(item, _Barrier):
                 item.reached.set()
             elif isinstance(item, _Stop):
                 stop = item
-            elif not isinstance(item, _Started):
+            else:
                 self._handle_one(item, spool, exporter, scrubber)
+            items[index] = None  # the bodies go as soon as they are written
         self._handling = False
         return stop
 
@@ -324,8 +362,8 @@ class Pipeline:
                 guard.swallowed("loopscope host spans", error)
 
     def _keep(self, item: _Ended, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
-        exporter.closed(item.recording.start.span_id)
         try:
+            exporter.closed(item.recording.start.span_id)
             self._append(item.recording, spool, scrubber)
         except Exception as error:  # noqa: BLE001 - one span that cannot be written must not end the worker
             guard.count("spans_dropped")
@@ -334,7 +372,7 @@ class Pipeline:
             with self._lock:
                 self._queued_items -= 1
                 self._queued_bytes -= item.size
-        exporter.wake()
+        guard.guarded(exporter.wake)()
 
     def _append(self, recording: Recording, spool: Spool, scrubber: Scrubber) -> None:
         from .encoding import small_texts, span_parts

@@ -144,6 +144,7 @@ class Run:
     def final_answer(self, value: object) -> None:
         self._final_answer = value
 
+    @guard.guarded
     def outcome(self, value: Outcome) -> None:
         """Say how the run ended: completed, partial, limit, failed or escalated.
 
@@ -371,12 +372,9 @@ class Run:
         self._input = self._config = None  # the run may live long; what it was given need not live with it
         runtime.announce(recording, heartbeat=True)
 
+    @guard.guarded
     def finish(self, error: BaseException | None = None) -> None:
         """End the run; `error` is the exception that left it, if one did."""
-        self._finish(error)
-
-    @guard.guarded
-    def _finish(self, error: BaseException | None) -> None:
         recording = self._recording
         if recording is None or not recording.open:
             return

@@ -123,6 +123,7 @@ def step(name: str) -> Step:
     return Step(name)
 
 
+@guard.guarded
 def event(name: str, **attributes: Any) -> None:
     """Note something that happened now in the current run; see `Run.event`. Without a run it does nothing."""
     run = current_run()
@@ -130,6 +131,7 @@ def event(name: str, **attributes: Any) -> None:
         run.event(name, **attributes)
 
 
+@guard.guarded
 def route(
     chosen: str,
     *,

@@ -46,9 +46,16 @@ def tool(
 
     def decorate(target: F) -> F:
         label = name or getattr(target, "__name__", type(target).__name__)
-        return cast("F", _wrap(target, _Tool(label, target, side_effects, idempotent)))
+        return cast("F", _decorated(target, label, side_effects, idempotent) or target)
 
     return decorate if function is None else decorate(function)
+
+
+@guard.guarded
+def _decorated(
+    target: Callable[..., Any], name: str, side_effects: bool | None, idempotent: bool | None
+) -> Callable[..., Any]:
+    return _wrap(target, _Tool(name, target, side_effects, idempotent))
 
 
 def _wrap(target: Callable[..., Any], made: _Tool) -> Callable[..., Any]:
