@@ -462,3 +462,23 @@ def test_runs_that_may_be_continued_are_bounded(
     assert len(held["_by_root"]) == 5
     assert len(held["_by_call_id"]) <= 10
     assert [run["loopscope.run.outcome"] for run in runs(server).values()] == ["partial"] * 3
+
+
+def test_a_run_ends_after_its_last_heartbeat(
+    stub: StubServer, server: Server, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A heartbeat that crosses the end of the last call would have the store take the run for one that goes on."""
+    from loopscope._internal import delivery
+
+    monkeypatch.setattr(delivery, "HEARTBEAT_SECONDS", 0.001)
+    configure()
+    with client_of(stub, "several/s") as client:
+        for number in range(20):
+            own = client.with_options(default_headers={"x-stub-script": f"several/{number}"})
+            SYNC["create"](own, f"go {number}")
+    delivered()
+    ends = {run["loopscope.run.id"]: run.span.end_time_unix_nano for run in runs(server).values()}
+    beats = [marker for marker in server.markers() if marker.get("loopscope.heartbeat.at")]
+    assert len(ends) == 20
+    assert beats
+    assert not [beat for beat in beats if beat["loopscope.heartbeat.at"] > ends[beat["loopscope.run.id"]]]

@@ -68,6 +68,7 @@ class Exporter:
         self._open_lock = threading.Lock()
         self._beats: Sequence[Callable[[], None]] = ()
         self._next_heartbeat = 0.0
+        self._beat_at = 0
         self._next_scan = 0.0
         self._scanned = threading.Event()
         """Set once what dead processes left has been looked for."""
@@ -104,9 +105,11 @@ class Exporter:
             self._open[start.span_id] = start
         self._wake.set()
 
-    def closed(self, span_id: int) -> None:
+    def closed(self, span_id: int) -> int:
+        """No heartbeat from now on; when the last was sent, in Unix ns, of whatever span (0: none was)."""
         with self._open_lock:
             self._open.pop(span_id, None)
+            return self._beat_at
 
     def every_beat(self, work: Sequence[Callable[[], None]]) -> None:
         """Have these done at each heartbeat; more may come."""
@@ -198,7 +201,8 @@ class Exporter:
             work()
         with self._open_lock:
             starts = list(self._open.values())
-        self.mark([marker(start, time.time_ns()) for start in starts])
+            self._beat_at = time.time_ns()
+        self.mark([marker(start, self._beat_at) for start in starts])
 
     def _send_markers(self) -> None:
         if not self._markers or not self._markers_on or self._config.starts_url is None:

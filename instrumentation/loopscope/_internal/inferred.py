@@ -88,9 +88,11 @@ class InferredRun(Run):
     @guard.guarded
     def end_at(self, moment: int, outcome: str, error: Mapping[str, Any] | None = None) -> None:
         """Say that the run has ended, at Unix ns, as far as one can tell now."""
-        recording = self._recording
-        if recording is None or recording.generation != self.generation_now():
+        recording, active = self._recording, runtime.configured()
+        if recording is None or active is None or recording.generation != active.generation:
             return
+        # Not before its own last heartbeat, which would say that the run goes on.
+        moment = max(moment, active.pipeline.silence(recording.ids.span_id), recording.start.start_time)
         ended = Recording.again(recording)
         ended.set({at.RUN_OUTCOME: "limit" if self._limit_hit else outcome})
         if self._limit_hit is not None:
@@ -99,12 +101,7 @@ class InferredRun(Run):
             ended.payload.failed = str(error.get("message", ""))
             ended.set({name: value for name, value in error.items() if name != "message"})
         ended.payload.events.extend(recording.payload.events)
-        runtime.end(ended, at_time=max(moment, recording.start.start_time))
-
-    @staticmethod
-    def generation_now() -> int:
-        active = runtime.configured()
-        return active.generation if active is not None else -1
+        runtime.end(ended, at_time=moment)
 
     def go_on(self) -> None:
         """The run may have been said to have ended: it goes on."""
