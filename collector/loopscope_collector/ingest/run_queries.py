@@ -70,6 +70,7 @@ TOTALS: Final[Mapping[str, str]] = {
     "limit_hit": "argMaxIf(limit_hit, start_time, kind = 'limit')",
     "counted": f"countIf({_COUNTS} AND (kind IN ('llm', 'tool') OR dialect = 'loopscope'))",
     "duplicate_of": "argMinIf(duplicate_of_run, start_time, duplicate_of_run NOT IN ('', run_id))",
+    "beside": "countIf(kind IN ('count', 'batch'))",
     "open_spans": "countIf(end_time IS NULL)",
     "spans": "count()",
     **{

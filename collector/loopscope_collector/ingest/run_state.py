@@ -88,6 +88,8 @@ class RunStates:
             Totals(dict(zip(names, row, strict=True)))
             for row in self._store.query(run_queries.totals(self._store.database, run_ids, since))
         ]
+        # A count of tokens, or a batch handed in, outside of any run is nobody's run.
+        found = [item for item in found if item.row["beside"] < item.row["spans"]]
         places = self._places([item.run_id for item in found if item.needs_text], since)
         texts = self._texts(places.values())
         return [state_of(item, places.get(item.run_id), texts, known.get(item.run_id)) for item in found]

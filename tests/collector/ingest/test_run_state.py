@@ -76,8 +76,22 @@ def test_a_count_of_tokens_changes_no_total(world: Any) -> None:
     differing = {name for name in before if found[name] != before[name]}
     assert differing <= {"spans", "last_seen_at"}, differing
     assert world.rows("SELECT kind, input_tokens FROM db.spans WHERE operation = 'count_tokens'") == [
-        ("other", 1_000_000)
+        ("count", 1_000_000)
     ]
+
+
+@pytest.mark.parametrize("operation", ["count_tokens", "create_batch"])
+def test_what_stands_beside_runs_is_none(world: Any, operation: str) -> None:
+    """Outside of any run it is found in `spans`, and no run is made of it; what comes later may still make it one."""
+    run = support_run()
+    begun = run.spans[0].start_time_unix_nano
+    alone = span(operation, trace=run.spans[0].trace_id, start=begun - 2_000, end=begun - 1_000)
+    put(alone, {at.OPERATION_NAME: operation, at.RUN_ID: run.run_id, at.REQUEST_MODEL: "claude-sonnet-4-6"})
+    world.write(record([alone]))
+    assert world.rows("SELECT count() FROM db.runs") == [(0,)]
+    assert world.rows("SELECT count() FROM db.spans") == [(1,)]
+    world.write(record(run.spans))
+    assert world.run(run.run_id)["spans"] == len(run.spans) + 1
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4)))[::5])
