@@ -47,9 +47,9 @@ def assert_graceful_limit(agent: Callable[[], Any], *, max_turns: int = 1, limit
     allowed = replace(limits or Limits(max_turns=max_turns), on_hit="partial")
     with tempfile.TemporaryDirectory(prefix="loopscope-testing-") as spool, _recording(spool):
         inside = run("assert_graceful_limit", limits=allowed)
-        inside.counts_all_turns = True  # the agent may be a run of its own
+        inside.allowance.counts_all_turns = True  # the agent may be a run of its own
         stopped = _Stopped()
-        inside.on_stopped = stopped.again
+        inside.allowance.on_stopped = stopped.again
         try:
             with inside:
                 result = _finished(agent())

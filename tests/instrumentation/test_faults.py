@@ -36,6 +36,7 @@ BOUNDARY = {
     "loopscope._internal.runs.Run.step",
     "loopscope._internal.runs._mode",
     "loopscope._internal.runs.run",
+    "loopscope._internal.allowance.Allowance.__init__",
     "loopscope._internal.ledger.Ledger.__init__",
     "loopscope._internal.tooluse.ToolUses.__init__",
     "loopscope._internal.steps.Step.__init__",

@@ -94,10 +94,10 @@ class InferredRun(Run):
         # Not before its own last heartbeat, which would say that the run goes on.
         moment = max(moment, active.pipeline.silence(recording.ids.span_id), recording.start.start_time)
         ended = Recording.again(recording)
-        ended.set({at.RUN_OUTCOME: "limit" if self._limit_hit else outcome})
-        if self._limit_hit is not None:
-            ended.set({at.RUN_LIMIT_HIT: self._limit_hit})
-        if error is not None and not self._limit_hit:
+        ended.set({at.RUN_OUTCOME: "limit" if self.limit_hit else outcome})
+        if self.limit_hit is not None:
+            ended.set({at.RUN_LIMIT_HIT: self.limit_hit})
+        if error is not None and not self.limit_hit:
             ended.payload.failed = str(error.get("message", ""))
             ended.set({name: value for name, value in error.items() if name != "message"})
         ended.payload.events.extend(recording.payload.events)

@@ -7,19 +7,19 @@ is configured works and records nothing.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from loopscope_schemas import attributes as at
 
 from . import guard, runtime, scope
+from .allowance import Allowance
 from .capture import METADATA, MODES, OFF, CaptureMode
 from .errors import error_class_of
 from .jsontext import json_text
 from .ledger import Ledger, RunStats
-from .limits import Hit, Limits, limits_of
+from .limits import Limits, limits_of
 from .recording import INTERNAL, NOWHERE, Recording, host_span, qualified_name
 from .tooluse import ToolUses
 
@@ -60,24 +60,14 @@ class Run:
         self._id = os.urandom(16).hex()
         self._recording: Recording | None = None
         self._outer: scope.Scope | None = None
-        self._outer_run: Run | None = None
         self._scope: scope.Scope | None = None
         self._outcome: str | None = None
         self._final_answer: object = _UNSET
-        self._limits = limits_of(limits, "run(limits)")
-        self._limit_hit: str | None = None
-        self.stopped_calls = 0
-        """LLM calls that were not sent because of a limit."""
-        self.on_stopped: Callable[[], None] | None = None
-        """Told of each such call, those of sub-agents included; what it raises leaves the call."""
-        self.counts_all_turns = False
-        """Whether `max_turns` is about the turns of sub-agents as well."""
+        self.allowance = Allowance(limits_of(limits, "run(limits)"))
+        """What the run may use, and has used."""
         self._failed = False
-        self._begun = time.monotonic()
         self._events = 0
         self._handed_over = False
-        self.ledger = Ledger(None)
-        """What the run has used."""
         self.tool_uses = ToolUses()
         """What its answers asked for."""
         self.shared_attributes: dict[str, Any] = {}
@@ -120,19 +110,24 @@ class Run:
         return self.ledger.turns
 
     @property
+    def ledger(self) -> Ledger:
+        """What the run has used, for Loopscope's own instrumentations."""
+        return self.allowance.ledger
+
+    @property
     def limits(self) -> Limits | None:
         """The limits of this run: its own, else the configured ones; None when nothing is limited."""
-        return self._limits
+        return self.allowance.limits
 
     @property
     def limit_hit(self) -> str | None:
         """The limit that stopped the run (`max_turns`, ...); None when none did."""
-        return self._limit_hit
+        return self.allowance.hit
 
     @property
     def stats(self) -> RunStats:
         """What the run has used so far, sub-agents not included: turns, tokens, cost, and whether it is complete."""
-        complete = self._limit_hit is None and not self._failed and self._outcome in (None, "completed")
+        complete = self.limit_hit is None and not self._failed and self._outcome in (None, "completed")
         return self.ledger.stats(completed=complete)
 
     @property
@@ -213,49 +208,6 @@ class Run:
         """Begin a turn (an LLM call of this run) and give its number, from 1."""
         return self.ledger.begin_turn()
 
-    def limit_reached(self) -> Hit | None:
-        """The limit of this run, or of a run around it, that forbids another LLM call; it is noted as hit."""
-        hit = self._own_limit_reached()
-        if hit is None and self._outer_run is not None:
-            hit = self._outer_run.limit_reached_inside()
-        if hit is not None:
-            self._limit_hit = self._limit_hit or hit.name
-        return hit
-
-    def limit_reached_inside(self) -> Hit | None:
-        """As `limit_reached`, for a call of a sub-agent: it is no turn of this run."""
-        hit = self._own_limit_reached(inside=True)
-        if hit is None and self._outer_run is not None:
-            hit = self._outer_run.limit_reached_inside()
-        elif hit is not None:
-            self._limit_hit = self._limit_hit or hit.name
-        return hit
-
-    def tell_stopped(self) -> None:
-        """A call of this run or of a sub-agent was not sent because of a limit. Raises what `on_stopped` raises."""
-        if self.on_stopped is not None:
-            self.on_stopped()
-        if self._outer_run is not None:
-            self._outer_run.tell_stopped()
-
-    def _own_limit_reached(self, *, inside: bool = False) -> Hit | None:
-        limits = self._limits
-        if limits is None:
-            return None
-        turns = self.ledger.all_turns if self.counts_all_turns else 0 if inside else self.turn
-        if limits.max_turns is not None and turns >= limits.max_turns:
-            return Hit("max_turns", limits.max_turns, turns, limits.on_hit)
-        if limits.max_seconds is not None and (passed := time.monotonic() - self._begun) >= limits.max_seconds:
-            return Hit("max_seconds", limits.max_seconds, passed, limits.on_hit)
-        if limits.max_tokens is None and limits.max_cost_usd is None:
-            return None
-        tokens, cost = self.ledger.used()
-        if limits.max_tokens is not None and tokens >= limits.max_tokens:
-            return Hit("max_tokens", limits.max_tokens, tokens, limits.on_hit)
-        if limits.max_cost_usd is not None and cost >= limits.max_cost_usd:
-            return Hit("max_cost_usd", limits.max_cost_usd, cost, limits.on_hit)
-        return None
-
     def shared(self) -> dict[str, Any]:
         """Further attributes that all spans of this kind of run carry."""
         return {}
@@ -325,11 +277,8 @@ class Run:
         if active is None or self._recording is not None or self._scope is not None or self._handed_over:
             return
         config, outer = active.config, scope.here()
-        if outer is not None and outer.run is not None:
-            self._outer_run = outer.run
-            self.ledger = Ledger(outer.run.ledger)
-        self._limits = self._limits or config.limits
-        self._begun = time.monotonic()
+        around = outer.run if outer is not None else None
+        self.allowance.begin(config.limits, around.allowance if around is not None else None)
         name = self._name or config.agent
         policy = config.capture
         self._capture = self._capture or policy.by_agent.get(name) or scope.inherited() or policy.default
@@ -361,8 +310,8 @@ class Run:
         shared[at.RUN_ID] = self._id
         self.shared_attributes = dict(shared)
         shared[at.OPERATION_NAME] = "invoke_agent"
-        if self._limits is not None and self._limits.any:
-            shared[at.RUN_LIMITS] = self._limits.as_json()
+        if self.limits is not None and self.limits.any:
+            shared[at.RUN_LIMITS] = self.limits.as_json()
         self._recording = recording
         self._scope = scope.Scope(recording.ids, self, self._id, self._capture)
         if self._input is not None:
@@ -379,9 +328,9 @@ class Run:
         if recording is None or not recording.open:
             return
         outcome = self._outcome
-        if self._limit_hit is not None:
+        if self.limit_hit is not None:
             outcome = "limit"
-            recording.set({at.RUN_LIMIT_HIT: self._limit_hit})
+            recording.set({at.RUN_LIMIT_HIT: self.limit_hit})
         if error is not None and is_failure(error):
             self._failed = True
             recording.error(error, error_type=qualified_name(type(error)), error_class=error_class_of(error))

@@ -56,7 +56,7 @@ class Place:
 
     def limit_reached(self) -> Hit | None:
         """The limit that forbids this call."""
-        return self.run.limit_reached() if self.run is not None and self._is_turn else None
+        return self.run.allowance.reached() if self.run is not None and self._is_turn else None
 
     def attributes(self, active: Runtime) -> dict[str, Any]:
         """What the call's span carries of its run and agent."""

@@ -54,8 +54,8 @@ class StoppedCall:
     def _record(self, active: Runtime, place: Place, run: Run) -> None:
         if isinstance(run, InferredRun):
             active.chains.stopped(run)
-        run.stopped_calls += 1
-        if run.stopped_calls > MAX_RECORDED:
+        run.allowance.stopped_calls += 1
+        if run.allowance.stopped_calls > MAX_RECORDED:
             return
         guard.warn_once(f"limit-{self._hit.name}", "loopscope: a run was stopped by its limit: %s", self._hit.sentence)
         attributes = place.attributes(active)
@@ -96,7 +96,7 @@ class StoppedCall:
 
     def _tell(self) -> None:
         if self._run is not None:
-            self._run.tell_stopped()
+            self._run.allowance.tell_stopped()
 
     def _error(self) -> LimitExceeded:
         hit = self._hit
