@@ -45,6 +45,11 @@ def environment(folder: Path, server: Server | None = None, **more: str) -> dict
     return clean | {"LOOPSCOPE_EXIT_FLUSH_SECONDS": "30"} | more
 
 
+def heed_ctrl_c() -> None:
+    """In the program's process: a shell that runs the tests in the background has it ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run(command: list[str], folder: Path, **more: object) -> "subprocess.CompletedProcess[str]":
     arguments: dict[str, object] = {"env": environment(folder), **more}
     return subprocess.run(
@@ -54,6 +59,7 @@ def run(command: list[str], folder: Path, **more: object) -> "subprocess.Complet
         text=True,
         timeout=120,
         check=False,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it does nothing but this
         **arguments,  # pyright: ignore
     )
 
@@ -268,7 +274,12 @@ def test_ctrl_c_reaches_the_program(tmp_path: Path) -> None:
         """,
     )
     with subprocess.Popen(
-        [*LOOPSCOPE, "waits.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment(tmp_path)
+        [*LOOPSCOPE, "waits.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(tmp_path),
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it does nothing but this
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
