@@ -59,7 +59,7 @@ def run(command: list[str], folder: Path, **more: object) -> "subprocess.Complet
         text=True,
         timeout=120,
         check=False,
-        preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it does nothing but this
+        preexec_fn=heed_ctrl_c,
         **arguments,  # pyright: ignore
     )
 
