@@ -33,8 +33,12 @@ if TYPE_CHECKING:
     from .redaction import Scrubber
     from .spool import Spool
 
-COALESCE_SECONDS = 0.01
-"""The worker waits this long after waking, so that it does not compete with the host just as its call returns."""
+COALESCE_SECONDS = 0.2
+"""The worker waits this long after its first item: what comes meanwhile wakes nobody and is handled with it, a span that
+ends meanwhile needs no start marker, and a call that returns just then has no competition. What a `kill -9` may lose is
+what the last second produced, so this must stay well below one."""
+HURRY_SHARE = 8
+"""The worker waits no longer once this part (1/8) of the memory it may hold is taken."""
 BREATH_SECONDS = 0.0001
 """Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
 would else wait for up to the switch interval (5 ms)."""
@@ -82,6 +86,8 @@ class Pipeline:
         self._process_id = process_id
         self._version = version
         self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._hurry = threading.Event()
+        """Set when somebody waits for the worker, or much is queued."""
         # Reentrant: the garbage collector may end an abandoned stream, and so a span, anywhere on this thread.
         self._lock = threading.RLock()
         self._queued_bytes = 0
@@ -89,6 +95,7 @@ class Pipeline:
         self._worker: threading.Thread | None = None
         self._spool: Spool | None = None
         self._exporter: Exporter | None = None
+        self._hurry_bytes = config.memory_max_bytes // HURRY_SHARE
         self._closed = False
         self._handling = False
         self._own: deque[Any] = deque()
@@ -139,7 +146,10 @@ class Pipeline:
                 return False
             self._queued_bytes += size
             self._queued_items += 1
-            self._start_threads()
+            if self._worker is None:
+                self._start_threads()
+            if self._queued_items == BUSY_QUEUE_ITEMS or self._queued_bytes > self._hurry_bytes:
+                self._hurry.set()
         if self._handling and threading.current_thread() is self._worker:
             self._own.append(item)
         else:
@@ -166,6 +176,7 @@ class Pipeline:
         lost = self._lost()
         barrier = _Barrier()
         self._queue.put(barrier)
+        self._hurry.set()
         if not barrier.reached.wait(max(deadline - time.monotonic(), 0.0)) or self._exporter is None:
             return False
         empty = self._exporter.wait_empty(deadline, give_up_when_away=give_up_when_away)
@@ -193,6 +204,7 @@ class Pipeline:
             worker = self._worker
         if worker is not None:
             self._queue.put(_Stop(deliver_seconds))
+            self._hurry.set()
             if timeout > 0:
                 worker.join(timeout)
 
@@ -246,7 +258,8 @@ class Pipeline:
         while stop is None:
             items = [self._queue.get()]
             if not isinstance(items[0], _Barrier | _Stop):
-                time.sleep(COALESCE_SECONDS)
+                self._hurry.wait(COALESCE_SECONDS)
+            self._hurry.clear()
             try:
                 while True:
                     items.append(self._queue.get_nowait())
@@ -291,6 +304,7 @@ class Pipeline:
             elif not isinstance(item, _Started):
                 self._handle_one(item, spool, exporter, scrubber)
         self._handling = False
+        exporter.wake()
         return stop
 
     def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
@@ -334,7 +348,6 @@ class Pipeline:
             with self._lock:
                 self._queued_items -= 1
                 self._queued_bytes -= item.size
-        exporter.wake()
 
     def _append(self, recording: Recording, spool: Spool, scrubber: Scrubber) -> None:
         from .encoding import small_texts, span_parts
