@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from .spool import Spool
 
 COALESCE_SECONDS = 0.2
-"""The worker waits this long after its first item: what comes meanwhile wakes nobody and is handled with it, a span that
-ends meanwhile needs no start marker, and a call that returns just then has no competition. What a `kill -9` may lose is
-what the last second produced, so this must stay well below one."""
+"""The worker waits this long after its first item: what comes meanwhile wakes nobody and is handled with it, a span
+that ends meanwhile needs no start marker, and a call that returns just then has no competition. What a `kill -9` may
+lose is what the last second produced, so this must stay well below one."""
+SOON_SECONDS = 0.01
+"""As long it waits where an answer must be read before the next call; no competition for a call that just returns."""
 HURRY_SHARE = 8
 """The worker waits no longer once this part (1/8) of the memory it may hold is taken."""
 BREATH_SECONDS = 0.0001
@@ -88,6 +90,8 @@ class Pipeline:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._hurry = threading.Event()
         """Set when somebody waits for the worker, or much is queued."""
+        self._soon = False
+        """Whether the hurry is about an answer that is to be read."""
         # Reentrant: the garbage collector may end an abandoned stream, and so a span, anywhere on this thread.
         self._lock = threading.RLock()
         self._queued_bytes = 0
@@ -129,9 +133,16 @@ class Pipeline:
         """A span ended; False when it cannot be kept."""
         payload = recording.payload
         size = SMALL_ITEM_BYTES + payload.size
-        size += sum(map(len, payload.texts.values())) + sum(map(len, payload.bodies.values()))
+        if payload.texts:
+            size += sum(map(len, payload.texts.values()))
+        if payload.bodies:
+            size += sum(map(len, payload.bodies.values()))
         guard.count("spans_recorded")
-        return self._put(_Ended(recording, size), size, spans=1)
+        kept = self._put(_Ended(recording, size), size, spans=1)
+        if payload.awaited:
+            self._soon = True
+            self._hurry.set()
+        return kept
 
     def _put(self, item: object, size: int, *, spans: int) -> bool:
         with self._lock:
@@ -259,6 +270,9 @@ class Pipeline:
             items = [self._queue.get()]
             if not isinstance(items[0], _Barrier | _Stop):
                 self._hurry.wait(COALESCE_SECONDS)
+                if self._soon:
+                    time.sleep(SOON_SECONDS)
+            self._soon = False
             self._hurry.clear()
             try:
                 while True:
