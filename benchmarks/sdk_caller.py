@@ -127,9 +127,7 @@ def measure(url: str, number_of: int, kilobytes: int, *, is_async: bool, stream:
         if is_async:
             client: Any = anthropic.AsyncAnthropic(api_key="k", base_url=url, max_retries=0)
             return asyncio.run(async_calls(client, messages, number_of, request))
-        return sync_calls(
-            anthropic.Anthropic(api_key="k", base_url=url, max_retries=0), messages, number_of, request
-        )
+        return sync_calls(anthropic.Anthropic(api_key="k", base_url=url, max_retries=0), messages, number_of, request)
 
 
 def main() -> None:
