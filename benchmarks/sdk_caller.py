@@ -69,7 +69,7 @@ def time_hooks() -> None:
 
 
 def pairs(messages: list[Any], number_of: int) -> Iterator[tuple[int, bool]]:
-    """Turns of (pair, whether it is recorded), the history growing by an exchange after each pair. The first warm up."""
+    """Turns of (pair, whether it is recorded); the history grows by an exchange after each pair. The first warm up."""
     for number in range(-4, number_of):
         for on in (True, False) if number % 2 else (False, True):
             instrumentation = loopscope.instrument_anthropic()
