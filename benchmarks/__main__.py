@@ -2,7 +2,7 @@
 
     python -m benchmarks [--quick | --full]
 
-`--full` compares the SDK with its peers in every cell, which takes an hour by itself; without it that takes ten minutes.
+`--full` compares the SDK with its peers in every cell: an hour by itself, where it is else ten minutes.
 `--quick` takes smaller sizes: a few minutes in all, to see that everything runs. Sizes are printed with the figures.
 """
 

@@ -11,7 +11,7 @@ alike. A figure is the median of the differences of pairs. A call's history grow
   all       added CPU of all threads of the process, until everything is sent
   lag       how late the host's event loop comes back while calls of 600 KB go on, beyond the same without recording
 
-    python benchmarks/sdk_overhead.py [--rounds 4] [--calls 8] [--only loopscope,manual] [--quick | --full] [--json FILE]
+    python benchmarks/sdk_overhead.py [--quick | --full] [--rounds 4] [--calls 8] [--only loopscope,manual] [--json F]
 
 By default: sync and async calls of every size, streams of 100 KB, every recorder that is installed, 4 rounds: below ten
 minutes. `--full` takes streams of every size, Loopscope's other settings, and 8 rounds; `--quick` 2 rounds, no streams.
