@@ -11,7 +11,10 @@ alike. A figure is the median of the differences of pairs. A call's history grow
   all       added CPU of all threads of the process, until everything is sent
   lag       how late the host's event loop comes back while calls of 600 KB go on, beyond the same without recording
 
-    python benchmarks/sdk_overhead.py [--rounds 8] [--calls 8] [--only loopscope,manual] [--quick] [--json FILE]
+    python benchmarks/sdk_overhead.py [--quick | --full] [--rounds 4] [--calls 8] [--only loopscope,manual] [--json F]
+
+By default: sync and async calls of every size, streams of 100 KB, every recorder that is installed, 4 rounds: below ten
+minutes. `--full` takes streams of every size, Loopscope's other settings, and 8 rounds; `--quick` 2 rounds, no streams.
 """
 
 import argparse
@@ -32,6 +35,10 @@ from sdk_recorders import ENVIRONMENTS, RECORDERS  # noqa: E402 - workers, in ot
 from sdk_server import serving  # noqa: E402
 
 SIZES_KB: Final = (4, 100, 600)
+STREAMED_KB: Final = (100,)
+"""Of streams, unless all is asked for."""
+VARIANTS: Final = ("loopscope-metadata", "loopscope-rules")
+"""Loopscope with other settings: where all is asked for, or they are named."""
 BUDGET_US: Final = {4: 120, 100: 300, 600: 1000}
 BUDGET_CPU_MS: Final = 3.0
 BUDGET_IMPORT_MS: Final = 150.0
@@ -222,28 +229,39 @@ def print_tables(result: dict[str, Any]) -> None:
         print(f"{name:<20}{reason}")
 
 
-def kinds_of(*, quick: bool) -> list[Kind]:
-    ways = [(False, False), (True, False)] if quick else [(a, s) for a in (False, True) for s in (False, True)]
-    kinds = [Kind(is_async, stream, size) for is_async, stream in ways for size in SIZES_KB]
+def kinds_of(*, quick: bool, full: bool) -> list[Kind]:
+    kinds = [Kind(is_async, stream=False, kilobytes=size) for is_async in (False, True) for size in SIZES_KB]
+    if not quick:
+        sizes = SIZES_KB if full else STREAMED_KB
+        kinds += [Kind(is_async, stream=True, kilobytes=size) for is_async in (False, True) for size in sizes]
     return [*kinds, Kind(is_async=True, stream=False, kilobytes=600, ticks=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=8, help="pairs of blocks for each recorder and kind of call")
+    parser.add_argument(
+        "--rounds", type=int, help="pairs of blocks for each recorder and kind of call; default 4, 2, 8"
+    )
     parser.add_argument("--calls", type=int, default=8, help="calls of a block")
     parser.add_argument("--only", default="", help="recorders, separated by commas; default: all that are installed")
-    parser.add_argument("--quick", action="store_true", help="2 rounds, without streams")
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="2 rounds, without streams")
+    extent.add_argument(
+        "--full", action="store_true", help="8 rounds, streams of all sizes, Loopscope's other settings"
+    )
     parser.add_argument("--json", metavar="FILE", help="write all figures there, with quartiles")
     options = parser.parse_args()
-    names = [name.strip() for name in options.only.split(",") if name.strip()] or list(RECORDERS)
+    names = [name.strip() for name in options.only.split(",") if name.strip()]
+    names = names or [name for name in RECORDERS if options.full or name not in VARIANTS]
     if unknown := set(names) - set(RECORDERS):
         parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(RECORDERS)}")
     with serving() as url:
         workers, absent = start_workers(names, url)
         try:
-            rounds = 2 if options.quick else options.rounds
-            rows = measure(workers, kinds_of(quick=options.quick), rounds, options.calls, url, absent)
+            rounds = options.rounds or (2 if options.quick else 8 if options.full else 4)
+            rows = measure(
+                workers, kinds_of(quick=options.quick, full=options.full), rounds, options.calls, url, absent
+            )
         finally:
             for worker in workers:
                 worker.close()

@@ -21,7 +21,7 @@ from sdk_server import serving
 from sdk_worker import history
 
 import loopscope
-from loopscope._internal import delivery, encoding, pipeline, redaction, spool, transport
+from loopscope._internal import backend, delivery, encoding, pipeline, redaction, spool, transport
 
 spent: collections.Counter[str] = collections.Counter()
 times: collections.Counter[str] = collections.Counter()
@@ -63,8 +63,8 @@ def main() -> None:
         (spool.Spool, "append", "worker:     append to the spool"),
         (delivery.Exporter, "_send_markers", "exporter: markers, all of it"),
         (delivery.Exporter, "_deliver", "exporter: spans, all of it"),
-        (spool.Segment, "read", "exporter:   read from the spool"),
-        (delivery, "request_parts", "exporter:   encode a request"),
+        (spool.Segment, "parts", "exporter:   read from the spool, or from memory"),
+        (backend, "request_parts", "exporter:   encode a request"),
         (transport.Transport, "post", "exporter:   HTTP, markers and spans"),
         (spool.Spool, "settle", "exporter:   settle in the spool"),
     ):

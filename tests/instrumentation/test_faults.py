@@ -5,7 +5,7 @@ import asyncio
 import logging
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,7 @@ class Agent:
 
     def generators(self) -> list[Any]:
         @loopscope.agent
-        def generating() -> Iterator[str]:
+        def generating() -> Generator[str]:
             with self.client("say") as own, own.messages.stream(**ASK) as stream:
                 yield from stream.text_stream
 

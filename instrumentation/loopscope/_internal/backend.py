@@ -56,13 +56,13 @@ class Backend:
         """Number of the connection on which `kind` was found out."""
         self._asked_at = 0.0
 
-    def send_spans(self, resource: bytes, spans: Sequence[bytes]) -> Answer:
-        """One attempt at delivering these. A backend of which nothing is known yet gets nothing."""
+    def send_spans(self, resource: bytes, spans: Sequence[Sequence[bytes]]) -> Answer:
+        """One attempt at delivering these, each in pieces. A backend of which nothing is known yet gets nothing."""
 
         def send() -> Answer:
             if self.kind is Kind.OURS:
                 return self._sender.post(self._config.traces_url, request_parts(resource, self._scope, spans))
-            return self._send_standard(resource, spans)
+            return self._send_standard(resource, [b"".join(span) for span in spans])
 
         return self._once_known(send) or NOTHING_TO_SEND
 
@@ -73,7 +73,7 @@ class Backend:
         def send() -> Answer | None:
             if self.kind is not Kind.OURS or url is None:
                 return None
-            return self._sender.post(url, request_parts(resource, self._scope, markers))
+            return self._sender.post(url, request_parts(resource, self._scope, [(marker,) for marker in markers]))
 
         return self._once_known(send)
 
@@ -132,7 +132,7 @@ class Backend:
         if not standard:
             return NOTHING_TO_SEND
         parts = request_parts(
-            standard_resource(resource), standard_scope(self._scope), [span.SerializeToString() for span in standard]
+            standard_resource(resource), standard_scope(self._scope), [(span.SerializeToString(),) for span in standard]
         )
         if self._endpoint.protocol != "http/json":
             return self._sender.post(self._config.traces_url, parts)

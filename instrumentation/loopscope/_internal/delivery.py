@@ -60,6 +60,8 @@ class Exporter:
         self._address = credential_free(config.traces_url)
         self._jitter = random.Random()  # noqa: S311 - spreads retries; the host's shared generator is left alone
         self._wake = threading.Event()
+        self._hurry = threading.Event()
+        """Set while somebody waits for the delivery."""
         self._settled = threading.Condition()
         self._stopping = False
         self._markers: list[bytes] = []
@@ -124,6 +126,7 @@ class Exporter:
         """Wait until the spool is empty; with `give_up_when_away` only until an attempt fails."""
         self._retry_at = 0.0
         begun = self._round
+        self._hurry.set()
         self._wake.set()
         if not self._scanned.wait(max(deadline - time.monotonic(), 0.0)):
             return False
@@ -135,10 +138,12 @@ class Exporter:
                 if left <= 0 or not self._thread.is_alive():
                     return False
                 self._settled.wait(min(left, 0.2))
+        self._hurry.clear()
         return True
 
     def stop(self, timeout: float) -> None:
         self._stopping = True
+        self._hurry.set()
         self._wake.set()
         if timeout > 0 and self._thread.is_alive():
             self._thread.join(timeout)
@@ -161,7 +166,7 @@ class Exporter:
                 self._send_markers()
                 self._scan()
                 self._scanned.set()
-                time.sleep(LINGER_SECONDS)
+                self._hurry.wait(LINGER_SECONDS)
                 self._send_markers()
                 self._deliver()
                 self._note_drops()
@@ -247,7 +252,7 @@ class Exporter:
         own = segment.resource == self._spool.resource
         dropped = _dropped()
         resource = self._resource() if own else segment.resource
-        spans = [segment.read(frame) for frame in batch]
+        spans = [segment.parts(frame) for frame in batch]
         answer = self._backend.send_spans(resource, spans)
         if answer.ok:
             self._failures = self._server_failures = 0
@@ -286,7 +291,7 @@ class Exporter:
             wait = ceiling * self._jitter.uniform(0.5, 1.0)
         self._retry_at = time.monotonic() + wait
 
-    def _refused(self, batch: list[Frame], spans: list[bytes], answer: Answer) -> None:
+    def _refused(self, batch: list[Frame], spans: list[Sequence[bytes]], answer: Answer) -> None:
         """Refused for good. One bad span must not take its neighbours along: halve until it stands alone."""
         if len(batch) > 1 and answer.status in (400, 413, 422, 500):
             self._max_spans = max(len(batch) // 2, 1)
@@ -327,7 +332,7 @@ def _dropped() -> int:
     return counts.get("spans_dropped", 0) + counts.get("spans_dropped_by_dead", 0)
 
 
-def _set_aside(directory: Path | None, resource: bytes, spans: list[bytes], answer: Answer) -> None:
+def _set_aside(directory: Path | None, resource: bytes, spans: list[Sequence[bytes]], answer: Answer) -> None:
     """Write refused spans in the spool's own format under `rejected/`, and the reason beside them."""
     if directory is None:
         return
@@ -337,7 +342,7 @@ def _set_aside(directory: Path | None, resource: bytes, spans: list[bytes], answ
         name = f"{time.time_ns()}-{answer.status}"
         segment = Segment.create(rejected, name, resource)
         for span in spans:
-            segment.append([span])
+            segment.append(span)
         segment.close()
         reason = f"{answer.status} {answer.reason}\n".encode() + answer.body[:4096]
         (rejected / f"{name}.reason.txt").write_bytes(reason)

@@ -166,15 +166,16 @@ def scope(version: str) -> bytes:
     return common_pb2.InstrumentationScope(name="loopscope", version=version).SerializeToString()
 
 
-def request_parts(resource_bytes: bytes, scope_bytes: bytes, spans: Iterable[bytes]) -> Parts:
-    """An `ExportTraceServiceRequest` of one resource and one scope around spans already encoded."""
+def request_parts(resource_bytes: bytes, scope_bytes: bytes, spans: Iterable[Sequence[bytes]]) -> Parts:
+    """An `ExportTraceServiceRequest` of one resource and one scope around spans already encoded, each in pieces."""
     scope_field = _SCOPE_SPANS_SCOPE + varint(len(scope_bytes)) + scope_bytes
     pieces: Parts = []
     size = len(scope_field)
     for span in spans:
-        head = _SCOPE_SPANS_SPAN + varint(len(span))
-        pieces += (head, span)
-        size += len(head) + len(span)
+        length = sum(map(len, span))
+        head = _SCOPE_SPANS_SPAN + varint(length)
+        pieces += (head, *span)
+        size += len(head) + length
     inside = (
         _RESOURCE_SPANS_RESOURCE
         + varint(len(resource_bytes))

@@ -79,6 +79,11 @@ class Limits:
         """Whether anything is limited."""
         return any(getattr(self, name) is not None for name in NAMES)
 
+    @property
+    def of_usage(self) -> bool:
+        """Whether what answers say is limited: tokens or cost."""
+        return self.max_tokens is not None or self.max_cost_usd is not None
+
     def as_json(self) -> str:
         """The limits that are set, and what happens on a hit, as JSON text."""
         named = {name: getattr(self, name) for name in NAMES if getattr(self, name) is not None}

@@ -33,8 +33,14 @@ if TYPE_CHECKING:
     from .redaction import Scrubber
     from .spool import Spool
 
-COALESCE_SECONDS = 0.01
-"""The worker waits this long after waking, so that it does not compete with the host just as its call returns."""
+COALESCE_SECONDS = 0.2
+"""The worker waits this long after its first item: what comes meanwhile wakes nobody and is handled with it, a span
+that ends meanwhile needs no start marker, and a call that returns just then has no competition. What a `kill -9` may
+lose is what the last second produced, so this must stay well below one."""
+SOON_SECONDS = 0.01
+"""As long it waits where an answer must be read before the next call; no competition for a call that just returns."""
+HURRY_SHARE = 8
+"""The worker waits no longer once this part (1/8) of the memory it may hold is taken."""
 BREATH_SECONDS = 0.0001
 """Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
 would else wait for up to the switch interval (5 ms)."""
@@ -82,6 +88,10 @@ class Pipeline:
         self._process_id = process_id
         self._version = version
         self._queue: SimpleQueue[Any] = SimpleQueue()
+        self._hurry = threading.Event()
+        """Set when somebody waits for the worker, or much is queued."""
+        self._soon = False
+        """Whether the hurry is about an answer that is to be read."""
         # Reentrant: the garbage collector may end an abandoned stream, and so a span, anywhere on this thread.
         self._lock = threading.RLock()
         self._queued_bytes = 0
@@ -89,6 +99,7 @@ class Pipeline:
         self._worker: threading.Thread | None = None
         self._spool: Spool | None = None
         self._exporter: Exporter | None = None
+        self._hurry_bytes = config.memory_max_bytes // HURRY_SHARE
         self._closed = False
         self._handling = False
         self._own: deque[Any] = deque()
@@ -126,9 +137,16 @@ class Pipeline:
         """A span ended; False when it cannot be kept."""
         payload = recording.payload
         size = SMALL_ITEM_BYTES + payload.size
-        size += sum(map(len, payload.texts.values())) + sum(map(len, payload.bodies.values()))
+        if payload.texts:
+            size += sum(map(len, payload.texts.values()))
+        if payload.bodies:
+            size += sum(map(len, payload.bodies.values()))
         guard.count("spans_recorded")
-        return self._put(_Ended(recording, size), size, spans=1)
+        kept = self._put(_Ended(recording, size), size, spans=1)
+        if payload.awaited:
+            self._soon = True
+            self._hurry.set()
+        return kept
 
     def _put(self, item: object, size: int, *, spans: int) -> bool:
         with self._lock:
@@ -143,7 +161,10 @@ class Pipeline:
                 return False
             self._queued_bytes += size
             self._queued_items += 1
-            self._start_threads()
+            if self._worker is None:
+                self._start_threads()
+            if self._queued_items == BUSY_QUEUE_ITEMS or self._queued_bytes > self._hurry_bytes:
+                self._hurry.set()
         if self._handling and threading.current_thread() is self._worker:
             self._own.append(item)
         else:
@@ -170,6 +191,7 @@ class Pipeline:
         lost = self._lost()
         barrier = _Barrier()
         self._queue.put(barrier)
+        self._hurry.set()
         if not barrier.reached.wait(max(deadline - time.monotonic(), 0.0)) or self._exporter is None:
             return False
         empty = self._exporter.wait_empty(deadline, give_up_when_away=give_up_when_away)
@@ -197,6 +219,7 @@ class Pipeline:
             worker = self._worker
         if worker is not None:
             self._queue.put(_Stop(deliver_seconds))
+            self._hurry.set()
             if timeout > 0:
                 worker.join(timeout)
 
@@ -280,7 +303,11 @@ class Pipeline:
         while stop is None:
             items = [self._queue.get()]
             if not isinstance(items[0], _Barrier | _Stop):
-                time.sleep(COALESCE_SECONDS)
+                self._hurry.wait(COALESCE_SECONDS)
+                if self._soon:
+                    time.sleep(SOON_SECONDS)
+            self._soon = False
+            self._hurry.clear()
             try:
                 while True:
                     items.append(self._queue.get_nowait())
@@ -333,6 +360,7 @@ class Pipeline:
                 self._handle_one(item, spool, exporter, scrubber)
             items[index] = None  # the bodies go as soon as they are written
         self._handling = False
+        guard.guarded(exporter.wake)()  # what was written is written, whatever this does
         return stop
 
     def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
@@ -376,7 +404,6 @@ class Pipeline:
             with self._lock:
                 self._queued_items -= 1
                 self._queued_bytes -= item.size
-        guard.guarded(exporter.wake)()
 
     def _append(self, recording: Recording, spool: Spool, scrubber: Scrubber) -> None:
         from .encoding import small_texts, span_parts

@@ -58,7 +58,7 @@ def host_span() -> SpanIds | None:
 class Payload:
     """What goes on a span beside its start: filled by the host's thread by reference, completed by the worker."""
 
-    __slots__ = ("attributes", "bodies", "complete", "events", "failed", "settled", "size", "texts")
+    __slots__ = ("attributes", "awaited", "bodies", "complete", "events", "failed", "settled", "size", "texts")
 
     def __init__(self) -> None:
         self.attributes: dict[str, Any] = {}
@@ -75,6 +75,8 @@ class Payload:
         """The error's message, when the span failed."""
         self.settled: Callable[[Mapping[str, Any]], None] | None = None
         """Told all attributes by the worker, once they are complete."""
+        self.awaited = False
+        """Whether the host's thread will have to read the content itself if the worker does not do so soon."""
         self.size = 0
         """Bytes that `complete` holds; they count towards the queue's bound."""
 

@@ -36,6 +36,8 @@ class Runtime:
         from .pipeline import Pipeline
 
         self.config = config
+        self.capture = config.capture.of(config.agent)
+        """How much is recorded outside of any run."""
         self.generation = generation
         """Counts configurations of this process' family up across forks: a recording begun in a parent is not ours."""
         self.process_id = os.urandom(16).hex()
@@ -81,6 +83,15 @@ def active() -> Runtime | None:
     if runtime is None or scope.capture_here(runtime.config) == OFF:
         return None
     return runtime
+
+
+def recording_at(inside: scope.Scope | None) -> tuple[Runtime | None, str]:
+    """As `active`, where the caller knows already where the code is; and how much is recorded there."""
+    runtime = _runtime
+    if runtime is None:
+        return None, OFF
+    capture = (inside.capture if inside is not None else None) or runtime.capture
+    return (None if capture == OFF else runtime), capture
 
 
 def configure(arguments: Mapping[str, Any]) -> None:

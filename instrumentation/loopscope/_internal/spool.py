@@ -31,6 +31,8 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 """A segment is deleted as a whole; smaller ones free space sooner, larger ones mean fewer files."""
 ADDRESS = "address.txt"
 """Beside the segments: the address that they are for, for people and for `loopscope flush`; no user, no password."""
+HELD_MAX_BYTES = 4 * 1024 * 1024
+"""Of spans that are on disk so much is kept in memory as well, to be sent without being read back."""
 MEMORY_MAX_BYTES = 64 * 1024 * 1024
 """What spans may hold of the host's memory when there is no disk to hold them."""
 _FRAME = struct.Struct(">II")
@@ -75,8 +77,8 @@ class Segment:
         self.size = size
         self.header_size = header_size
         self.pending: deque[Frame] = deque()
-        self.memory: dict[int, bytes] = {}
-        """Offset -> bytes, for a segment without a file."""
+        self.memory: dict[int, Sequence[bytes]] = {}
+        """Offset -> a frame's bytes in pieces: of all frames for a segment without a file, else of some."""
 
     @classmethod
     def create(cls, directory: Path | None, name: str, resource: bytes) -> Segment:
@@ -141,22 +143,28 @@ class Segment:
             yield Frame(self, offset + _FRAME.size, length)
             offset += _FRAME.size + length
 
-    def append(self, parts: Sequence[bytes]) -> Frame:
+    def append(self, parts: Sequence[bytes], *, hold: bool = False) -> Frame:
+        """Write a frame; with `hold` keep its parts in memory as well until it is settled."""
         length, crc = 0, 0
         for part in parts:
             length += len(part)
             crc = zlib.crc32(part, crc)
         frame = Frame(self, self.size + _FRAME.size, length)
-        if self.path is None:
-            self.memory[frame.offset] = b"".join(parts)
-        else:
+        if self.path is not None:
             _write_all(self.fd, [_FRAME.pack(length, crc), *parts], self.size)
+        if hold or self.path is None:
+            self.memory[frame.offset] = parts
         self.size += _FRAME.size + length
         return frame
 
+    def parts(self, frame: Frame) -> Sequence[bytes]:
+        """A frame's bytes in pieces: those it was made of where they are held, else read from the file."""
+        held = self.memory.get(frame.offset)
+        return held if held is not None else (self.read(frame),)
+
     def read(self, frame: Frame) -> bytes:
         if self.path is None:
-            return self.memory[frame.offset]
+            return b"".join(self.memory[frame.offset])
         data = os.pread(self.fd, frame.length, frame.offset)
         if len(data) != frame.length:
             raise OSError(f"{self.path} ends before the span at {frame.offset}; was it shortened by another program?")
@@ -212,6 +220,8 @@ class Spool:
         self._segments: deque[Segment] = deque()
         self._current: Segment | None = None
         self._made = 0
+        self._held = 0
+        """Bytes of spans that are on disk and in memory as well."""
         self._in_flight: set[Segment] = set()
 
     def append(self, parts: Sequence[bytes]) -> bool:
@@ -224,8 +234,10 @@ class Spool:
             segment = self._current
             if segment is None or (segment.pending and segment.size + length > self._segment_bytes):
                 segment = self._new_segment()
+            hold = self._held + length <= HELD_MAX_BYTES and segment.path is not None
             try:
-                frame = segment.append(parts)
+                frame = segment.append(parts, hold=hold)
+                self._held += frame.length if hold else 0
             except OSError as error:  # the disk is full or gone; what is in the file stays readable
                 frame = self._append_in_memory(parts, error)
                 if frame is None:
@@ -270,11 +282,18 @@ class Spool:
         return True
 
     def _discard(self, segment: Segment) -> None:
+        for frame in segment.pending:
+            self._let_go(frame)
         segment.pending.clear()
         if segment is self._current:
             self._current = None
         self._segments.remove(segment)
         segment.remove()
+
+    def _let_go(self, frame: Frame) -> None:
+        """Forget what is held in memory of a frame."""
+        if frame.segment.memory.pop(frame.offset, None) is not None and frame.segment.path is not None:
+            self._held -= frame.length
 
     @property
     def bytes_held(self) -> int:
@@ -351,7 +370,7 @@ class Spool:
                 self._in_flight.discard(segment)
                 if segment.pending and segment.pending[0] is frame:
                     segment.pending.popleft()
-                segment.memory.pop(frame.offset, None)
+                self._let_go(frame)
             for segment in {frame.segment for frame in batch}:
                 if segment.pending:
                     segment.delivered_up_to(segment.pending[0].offset - _FRAME.size)

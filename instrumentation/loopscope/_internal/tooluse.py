@@ -57,8 +57,14 @@ def results_in(messages: Sequence[Any]) -> list[ToolResult]:
     """The tool results since the last answer in a request's messages. Host's thread."""
     found: list[ToolResult] = []
     for message in reversed(messages):
-        if field_of(message, "role") == "assistant":
+        if isinstance(message, dict):
+            role, content = message.get("role"), message.get("content")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        else:
+            role, content = getattr(message, "role", None), getattr(message, "content", None)
+        if role == "assistant":
             break
+        if isinstance(content, str):
+            continue
         for block in blocks_of(message):
             if field_of(block, "type") in _RESULT_TYPES and isinstance(id_ := field_of(block, "tool_use_id"), str):
                 found.append(ToolResult(id_, block))

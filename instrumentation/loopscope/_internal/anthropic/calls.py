@@ -10,7 +10,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from loopscope._internal import guard, runtime
+from loopscope._internal import guard, runtime, scope
 from loopscope._internal.errors import class_of_status, error_class_of
 from loopscope._internal.recording import CLIENT, Recording, qualified_name
 from loopscope_schemas import attributes as at
@@ -21,7 +21,7 @@ from .batch_results import complete_submission
 from .batches import Listener, begin_batch_request
 from .operations import CHAT, COUNT_TOKENS, CREATE_BATCH, operation_of
 from .placing import Place
-from .providers import address_attributes, provider_of
+from .providers import address_attributes, provider_of, server_of
 from .stopping import StoppedCall
 from .streams import StreamCapture, listen
 
@@ -35,6 +35,8 @@ _SCALARS = {
     "top_k": at.REQUEST_TOP_K,
 }
 
+_NUMBERS = (int, float)
+"""A tuple: `int | float` would be built anew at every look."""
 _COMPLETE = {CHAT: complete, COUNT_TOKENS: complete_count, CREATE_BATCH: complete_submission}
 
 
@@ -42,7 +44,8 @@ _COMPLETE = {CHAT: complete, COUNT_TOKENS: complete_count, CREATE_BATCH: complet
 def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | Listener | StoppedCall | None:
     """The call to record for this request, or the one that a limit forbids, or what else listens to it; None when it is
     of no interest or nothing is configured."""
-    active = runtime.active()
+    inside = scope.here()
+    active, capture = runtime.recording_at(inside)
     if active is None:
         return None
     options = args[1] if len(args) > 1 else kwargs.get("options")
@@ -51,29 +54,42 @@ def begin_call(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LL
     operation = operation_of(options.method, options.url)
     if operation is None:
         return begin_batch_request(active, client, options)
-    place = Place.of(active, options, operation)
+    place = Place.of(active, options, operation, inside)
     hit = place.limit_reached()
     if hit is not None:
         return StoppedCall(active, place, hit)
-    return LLMCall(active, client, options, operation, place)
+    return LLMCall(active, client, options, operation, place, capture)
 
 
 @guard.guarded
 def begin_outside(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LLMCall | None:
     """The call to record for a request that is sent while no call is under way: by a middleware, as its caller reads
     the stream that it was given."""
-    active = runtime.active()
+    inside = scope.here()
+    active, capture = runtime.recording_at(inside)
     options = args[0] if args else kwargs.get("options")
     operation = operation_of(options.method, options.url) if active is not None and options is not None else None
     if active is None or operation is None:
         return None
-    return LLMCall(active, client, options, operation, Place.of(active, options, operation))
+    return LLMCall(active, client, options, operation, Place.of(active, options, operation, inside), capture)
 
 
 class LLMCall:
     """From the request to the end of the answer. Also a count of tokens, which is asked and answered the same way."""
 
-    def __init__(self, active: Runtime, client: Any, options: Any, operation: str, place: Place) -> None:
+    __slots__ = (
+        "_answer",
+        "_answered_well",
+        "_attempts",
+        "_capture",
+        "_next",
+        "_operation",
+        "_place",
+        "_recording",
+        "_stream",
+    )
+
+    def __init__(self, active: Runtime, client: Any, options: Any, operation: str, place: Place, capture: str) -> None:
         body = options.json_data if isinstance(options.json_data, dict) else {}
         model = body.get("model")
         attributes = place.attributes(active)
@@ -83,12 +99,11 @@ class LLMCall:
             attributes[at.TURN] = turn
         if isinstance(model, str):
             attributes[at.REQUEST_MODEL] = model
-        base_url = client.base_url
-        attributes[at.SERVER_ADDRESS] = base_url.host
-        attributes[at.SERVER_PORT] = base_url.port or (443 if base_url.scheme == "https" else 80)
+        attributes[at.SERVER_ADDRESS], attributes[at.SERVER_PORT] = server_of(client.base_url)
         name = f"{operation} {model}" if isinstance(model, str) else operation
         self._place = place
-        self._recording: Recording = runtime.start(active, name, CLIENT, place.parent, attributes)
+        self._capture = capture
+        self._recording: Recording = runtime.start(active, name, CLIENT, place.parent, attributes, capture=capture)
         attributes[at.RUN_ID] = place.run_id(self._recording)
         self._operation = operation
         self._attempts = Attempts()
@@ -97,17 +112,18 @@ class LLMCall:
         self._answered_well = False
         self._next: LLMCall | None = None
         place.begun(active, self._recording.start.start_time)
-        place.check_price(active, attributes[at.PROVIDER_NAME], model)
+        if place.run is not None and place.run.limits is not None:
+            place.check_price(active, attributes[at.PROVIDER_NAME], model)
         runtime.announce(self._recording, heartbeat=place.run is None)
 
     @guard.guarded
     def attempt(self, client: Any, request: Any, options: Any) -> None:
         """One HTTP request was built; its body is final."""
-        active = runtime.active()
-        if self._answered_well and self._next is None and active is not None:
+        if self._answered_well and self._next is None and (active := runtime.active()) is not None:
             # Not a retry: a middleware asks once more although it was answered (a fallback to another model).
             self.returned()
-            self._next = LLMCall(active, client, options, self._operation, Place.of(active, options, self._operation))
+            place = Place.of(active, options, self._operation, scope.here())
+            self._next = LLMCall(active, client, options, self._operation, place, self._capture)
         if self._next is not None:
             self._next.attempt(client, request, options)
             return
@@ -119,7 +135,9 @@ class LLMCall:
         if isinstance(content, bytes):
             self._answer.request_body = content
         if self._attempts.count == 1:
-            self._recording.set(_parameters(options) | address_attributes(options.url))
+            attributes = self._recording.payload.attributes
+            _parameters(options, attributes)
+            attributes.update(address_attributes(options.url))
 
     @guard.guarded
     def refused(self, response: Any) -> None:
@@ -213,10 +231,10 @@ class LLMCall:
         if not self._recording.open:
             return
         answer, stream = self._answer, self._stream
-        attributes: dict[str, Any] = {at.HTTP_ATTEMPTS: self._attempts.count}
+        payload = self._recording.payload
+        payload.attributes[at.HTTP_ATTEMPTS] = self._attempts.count
         if answer.status is not None:
-            attributes[at.HTTP_STATUS_CODE] = answer.status
-        self._recording.set(attributes)
+            payload.attributes[at.HTTP_STATUS_CODE] = answer.status
         if stream is not None:
             answer.chunks = stream.chunks
             answer.arrivals = stream.arrivals
@@ -224,8 +242,8 @@ class LLMCall:
             answer.exhausted = stream.exhausted
             answer.overflow_bytes = stream.overflow_bytes
             stream.release()
-        payload = self._recording.payload
-        payload.events += self._attempts.events(self._recording.start.start_time, answer.requested)
+        if self._attempts.count > 1:
+            payload.events += self._attempts.events(self._recording.start.start_time, answer.requested)
         payload.size = len(answer.request_body or b"") + len(answer.body or b"") + sum(map(len, answer.chunks))
         payload.complete = functools.partial(_COMPLETE[self._operation], answer)
         self._stream = None
@@ -234,29 +252,29 @@ class LLMCall:
         self._place.ended(self._recording, answer)
 
 
-def _parameters(options: Any) -> dict[str, Any]:
+def _parameters(options: Any, attributes: dict[str, Any]) -> None:
     """Request parameters that are attributes of their own; shallow looks at the SDK's own copy of the body."""
-    body: dict[str, Any] = {}
-    for part in (options.json_data, getattr(options, "extra_json", None)):
-        if isinstance(part, dict):
-            body.update(part)  # pyright: ignore[reportUnknownArgumentType]
-    attributes: dict[str, Any] = {}
+    body: Any = options.json_data
+    extra: Any = getattr(options, "extra_json", None)
+    if not isinstance(body, dict):
+        body = {}
+    if isinstance(extra, dict):
+        body = {**body, **extra}
     for name, attribute in _SCALARS.items():
         value = body.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if value is not None and type(value) is not bool and isinstance(value, _NUMBERS):
             attributes[attribute] = value
     requests = body.get("requests")
-    if isinstance(requests, list | tuple):
+    if requests is not None and isinstance(requests, list | tuple):
         attributes[at.BATCH_REQUESTS] = len(requests)  # pyright: ignore[reportUnknownArgumentType]
     stops = body.get("stop_sequences")
-    if isinstance(stops, list | tuple) and stops:
+    if stops and isinstance(stops, list | tuple):
         attributes[at.REQUEST_STOP_SEQUENCES] = [str(stop) for stop in stops]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if body.get("stream") is True:
         attributes[at.REQUEST_STREAM] = True
     model = body.get("model")
     if isinstance(model, str):
         attributes[at.REQUEST_MODEL] = model
-    return attributes
 
 
 def api_error_type(error: BaseException) -> str | None:

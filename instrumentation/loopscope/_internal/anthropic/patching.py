@@ -20,13 +20,12 @@ from typing import Any
 from loopscope._internal import guard
 from loopscope._internal.imports import AfterImport
 
-from .batches import Listener
-from .calls import LLMCall, begin_call, begin_outside
+from .calls import begin_call, begin_outside
 from .stopping import StoppedCall
 
 _TARGET = "anthropic._base_client"
-_OUTSIDE: Any = object()
-"""No call of the SDK is under way; None is one that is not recorded."""
+_OUTSIDE: Any = ()
+"""No call of the SDK is under way; None is one that is not recorded. Both are false."""
 _current: ContextVar[Any] = ContextVar("loopscope_anthropic_call", default=_OUTSIDE)
 _lock = threading.Lock()
 _installed: Instrumentation | None = None
@@ -94,12 +93,6 @@ class Instrumentation:
         wrapper = make(original)
         setattr(owner, name, wrapper)
         self._originals.append((owner, name, original, wrapper))
-
-    @guard.guarded
-    def _under_way(self) -> LLMCall | Listener | None:
-        """The recorded call that the running code is part of."""
-        call = _current.get()
-        return call if self._active and call is not _OUTSIDE else None
 
     def _request(self, original: Any) -> Any:
         @functools.wraps(original)
@@ -190,8 +183,8 @@ class Instrumentation:
         @functools.wraps(original)
         def _build_request(client: Any, *args: Any, **kwargs: Any) -> Any:
             request = original(client, *args, **kwargs)
-            call = self._under_way()
-            if call is not None:
+            call = _current.get()
+            if call and self._active:
                 call.attempt(client, request, args[0] if args else kwargs.get("options"))
             return request
 
@@ -200,8 +193,8 @@ class Instrumentation:
     def _should_retry(self, original: Any) -> Any:
         @functools.wraps(original)
         def _should_retry(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._under_way()
-            if call is not None:
+            call = _current.get()
+            if call and self._active:
                 call.refused(args[0] if args else kwargs.get("response"))
             return original(client, *args, **kwargs)
 
@@ -211,8 +204,8 @@ class Instrumentation:
         @functools.wraps(original)
         def _calculate_retry_timeout(client: Any, *args: Any, **kwargs: Any) -> Any:
             delay = original(client, *args, **kwargs)
-            call = self._under_way()
-            if call is not None:
+            call = _current.get()
+            if call and self._active:
                 call.retrying(delay)
             return delay
 
@@ -221,8 +214,8 @@ class Instrumentation:
     def _process_response(self, original: Any) -> Any:
         @functools.wraps(original)
         def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._under_way()
-            if call is not None:
+            call = _current.get()
+            if call and self._active:
                 call.answered(kwargs.get("response"))
             return original(client, *args, **kwargs)
 
@@ -231,8 +224,8 @@ class Instrumentation:
     def _async_process_response(self, original: Any) -> Any:
         @functools.wraps(original)
         async def _process_response(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._under_way()
-            if call is not None:
+            call = _current.get()
+            if call and self._active:
                 call.answered(kwargs.get("response"))
             return await original(client, *args, **kwargs)
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .answers import Answer
 
 
+SHORT_ANSWER_BYTES = 8_000
+"""What the host's thread can read in some microseconds."""
+
+
 class Place:
     """Where a call stands: its run, its parent span, and what goes on in the run meanwhile."""
 
@@ -42,9 +46,9 @@ class Place:
         self.parent: SpanIds | None = inside.span if inside is not None else host_span()
 
     @classmethod
-    def of(cls, active: Runtime, options: Any, operation: str) -> Place:
-        """The place of a request of the SDK. What is no LLM call has no turn, no limit, and makes no run."""
-        outer = scope.here()
+    def of(cls, active: Runtime, options: Any, operation: str, outer: scope.Scope | None) -> Place:
+        """The place of a request of the SDK made in `outer`. What is no LLM call has no turn, no limit, and makes no
+        run."""
         if operation != CHAT:
             return cls(outer, outer.run if outer is not None else None, (), is_turn=False)
         body: dict[str, Any] = options.json_data if isinstance(options.json_data, dict) else {}
@@ -118,18 +122,21 @@ class Place:
     @guard.guarded
     def _settling(self, recording: Recording, answer: Answer) -> Spending | None:
         run, inferred, turn = self.run, self._inferred, self._turn
-        active = runtime.active()
+        active = runtime.configured()
         if run is None or active is None or not self._is_turn:
             return None
         overrides = active.config.price_overrides
-        started, payload = recording.start.start_time, recording.payload
-        attributes = {**recording.start.attributes, **payload.attributes}
+        start, payload = recording.start, recording.payload
+        late, started = payload.attributes, start.start_time
 
         def usage() -> Mapping[str, Any]:
-            known = {**attributes, **answer.reading().attributes}
+            known = {**start.attributes, **late, **answer.reading().attributes}
             return known | cost_attributes(known, started, overrides) if at.USAGE_RAW in known else known
 
         spending = run.ledger.spend(usage)
+        if inferred is not None or (run.limits is not None and run.limits.of_usage):
+            # The next call needs what this answer says, and a long one is not read on the host's thread if need be.
+            payload.awaited = answer.streamed or len(answer.body or b"") > SHORT_ANSWER_BYTES
         failed = payload.failed
         if inferred is not None and failed is not None:
             active.chains.failed(inferred)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,6 +17,9 @@ from loopscope_schemas import attributes as at
 # Part of a class' name -> OpenTelemetry's gen_ai.provider.name. `AnthropicAWS` and `AnthropicGoogleCloud` are
 # Anthropic's own API, run by Anthropic, behind another login.
 _PROVIDERS = {"Bedrock": "aws.bedrock", "Vertex": "gcp.vertex_ai", "Foundry": "azure.ai.inference"}
+
+MAX_SERVERS = 64
+"""URL objects whose answer is kept, of clients that live at once."""
 
 _BEDROCK = re.compile(r"/model/([^/]+)/(invoke|invoke-with-response-stream)(?:\?.*)?$")
 _VERTEX = re.compile(r"/models/([^/:]+):(rawPredict|streamRawPredict)(?:\?.*)?$")
@@ -35,7 +39,23 @@ def provider_of(client: Any) -> str:
     return _provider_of_class(type(client))
 
 
-def address_attributes(url: str) -> dict[str, Any]:
+_servers: dict[int, tuple[Any, str, int]] = {}
+"""Identity of a client's URL object -> itself, so that the identity stays its own, and what it says."""
+
+
+def server_of(base_url: Any) -> tuple[str, int]:
+    """Host and port of a client's base URL. An HTTP library's URL object is slow to ask, so its answer is kept."""
+    known = _servers.get(id(base_url))
+    if known is None:
+        port = base_url.port or (443 if base_url.scheme == "https" else 80)
+        if len(_servers) >= MAX_SERVERS:
+            _servers.clear()
+        known = _servers[id(base_url)] = (base_url, base_url.host, port)
+    return known[1], known[2]
+
+
+@functools.lru_cache(maxsize=256)
+def address_attributes(url: str) -> Mapping[str, Any]:
     """What the address of a request says of it: the model, and whether it streams. Empty for Anthropic's own."""
     found = _BEDROCK.search(url) or _VERTEX.search(url)
     if found is None or found[1] == _NOT_A_MODEL:
