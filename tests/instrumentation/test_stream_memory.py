@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import threading
+from operator import attrgetter
 from typing import Any
 
 import anthropic
@@ -112,7 +113,7 @@ def test_an_exception_that_the_host_keeps_keeps_nothing_of_ours(
         calls += [value for value in trace.tb_frame.f_locals.values() if isinstance(value, LLMCall)]
         trace = trace.tb_next
     assert calls, "the frame of our wrapper is part of the traceback"
-    kept = json.dumps([repr(call._answer) for call in calls])
+    kept = json.dumps([repr(attrgetter("_answer")(call)) for call in calls])
     assert "hello" not in kept
     assert "invalid_request_error" not in kept
 
