@@ -462,3 +462,16 @@ def test_runs_that_may_be_continued_are_bounded(
     assert len(held["_by_root"]) == 5
     assert len(held["_by_call_id"]) <= 10
     assert [run["loopscope.run.outcome"] for run in runs(server).values()] == ["partial"] * 3
+
+
+def test_a_process_that_ends_at_once_loses_nothing_of_it(
+    stub: StubServer, server: Server, configure: Configure
+) -> None:
+    """What is found in the history is found before recording stops: a script's last tool calls, and the run's end."""
+    configure()
+    play("create", stub.url, "go", default_headers={"x-stub-script": "several/s"})
+    assert loopscope.shutdown(30)
+    (run,) = runs(server).values()
+    assert run["loopscope.run.outcome"] == "completed"
+    assert run.span.end_time_unix_nano
+    assert sorted(tool["loopscope.turn"] for tool in tools(server)) == [1, 1, 2]
