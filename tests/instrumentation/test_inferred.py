@@ -475,3 +475,17 @@ def test_a_process_that_ends_at_once_loses_nothing_of_it(
     assert run["loopscope.run.outcome"] == "completed"
     assert run.span.end_time_unix_nano
     assert sorted(tool["loopscope.turn"] for tool in tools(server)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("style", ["create", "stream"])
+def test_tools_called_before_a_limit_are_recorded(
+    style: str, stub: StubServer, server: Server, configure: Configure
+) -> None:
+    """Their results stand in the request that the limit forbade."""
+    configure(limits=loopscope.Limits(max_turns=1))
+    play(style, stub.url, "go", default_headers={"x-stub-script": "several/s"})
+    delivered()
+    (run,) = runs(server).values()
+    assert run["loopscope.run.limit_hit"] == "max_turns"
+    assert sorted(json.loads(tool["gen_ai.tool.call.result"]) for tool in tools(server)) == ["B", "S-A"]
+    assert {tool["loopscope.turn"] for tool in tools(server)} == {1}
