@@ -131,6 +131,6 @@ def test_spans_of_another_instrumentation(example: str, tools: int, stub: StubSe
 
 
 def test_every_program_is_run_here_or_by_the_tests_of_its_sdk() -> None:
-    """claude_agent.py drives a CLI of 400 MB: tests/instrumentation/test_claude_agent.py has the same agent."""
+    """claude_agent.py drives a CLI of 400 MB: tests/instrumentation/test_claude_agent.py has agents like it."""
     tried = {"plain_loop.py", "plain_loop_declared.py", "tool_runner.py", "claude_agent.py", *NEEDS}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tried
