@@ -576,9 +576,10 @@ def test_a_collector_that_hangs_holds_up_neither_the_host_nor_its_end(server: Se
             import anthropic, loopscope
             loopscope.configure(agent="patient", exit_flush_seconds=0.5)
             client = anthropic.Anthropic()
-            for number in range(20):
-                client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
-                                       messages=[{"role": "user", "content": f"turn {number}"}])
+            with loopscope.run():
+                for number in range(20):
+                    client.messages.create(model="claude-sonnet-4-6", max_tokens=1,
+                                           messages=[{"role": "user", "content": f"turn {number}"}])
             print(loopscope.stats()["spans_recorded"], loopscope.stats()["spans_dropped"], flush=True)
         """
         environment = {
@@ -589,10 +590,10 @@ def test_a_collector_that_hangs_holds_up_neither_the_host_nor_its_end(server: Se
         }
         with agent_process(code, **environment) as process:
             assert process.stdout is not None
-            assert process.stdout.readline() == "20 0\n"
+            assert process.stdout.readline() == "21 0\n"
             assert process.wait(60) == 0
     left = [Segment.adopt(path) for path in spool_files(tmp_path)]
-    assert sum(len(segment.pending) for segment in left if segment is not None) == 20
+    assert sum(len(segment.pending) for segment in left if segment is not None) == 21
     for segment in left:
         assert segment is not None
         segment.close()

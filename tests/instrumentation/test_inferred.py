@@ -483,3 +483,30 @@ def test_a_run_ends_after_its_last_heartbeat(
     assert len(ends) == 20
     assert beats
     assert not [beat for beat in beats if beat["loopscope.heartbeat.at"] > ends[beat["loopscope.run.id"]]]
+
+
+def test_a_process_that_ends_at_once_loses_nothing_of_it(
+    stub: StubServer, server: Server, configure: Configure
+) -> None:
+    """What is found in the history is found before recording stops: a script's last tool calls, and the run's end."""
+    configure()
+    play("create", stub.url, "go", default_headers={"x-stub-script": "several/s"})
+    assert loopscope.shutdown(30)
+    (run,) = runs(server).values()
+    assert run["loopscope.run.outcome"] == "completed"
+    assert run.span.end_time_unix_nano
+    assert sorted(tool["loopscope.turn"] for tool in tools(server)) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("style", ["create", "stream"])
+def test_tools_called_before_a_limit_are_recorded(
+    style: str, stub: StubServer, server: Server, configure: Configure
+) -> None:
+    """Their results stand in the request that the limit forbade."""
+    configure(limits=loopscope.Limits(max_turns=1))
+    play(style, stub.url, "go", default_headers={"x-stub-script": "several/s"})
+    delivered()
+    (run,) = runs(server).values()
+    assert run["loopscope.run.limit_hit"] == "max_turns"
+    assert sorted(json.loads(tool["gen_ai.tool.call.result"]) for tool in tools(server)) == ["B", "S-A"]
+    assert {tool["loopscope.turn"] for tool in tools(server)} == {1}

@@ -5,7 +5,7 @@ blocks as those of our own recording. Otherwise the numbered messages are. Token
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from loopscope_collector.normalise import genai, indexed
 from loopscope_collector.normalise.content import (
@@ -80,6 +80,7 @@ def translate(draft: Draft) -> None:
         case "llm":
             _translate_call(draft)
         case "tool":
+            _put_call_id(draft)
             indexed.fill(draft, _TOOL)
             put_tool(draft)
         case "run":
@@ -134,7 +135,8 @@ def _put_response(draft: Draft, memo: Memo) -> bool:
     body = draft.rest.get(at.OUTPUT_VALUE)
     document = _document(body)
     if not columns.get("response_id"):
-        columns["response_id"] = indexed.id_of(document)
+        # LangChain's result of a call holds the provider's answer, or what is left of it, as `llm_output`.
+        columns["response_id"] = indexed.id_of(document) or indexed.id_of(_member(document, "llm_output"))
     if not isinstance(body, str) or not isinstance(document.get("content"), list) or "role" not in document:
         return False
     split = split_answer(body.encode(), memo)
@@ -149,6 +151,13 @@ def _put_response(draft: Draft, memo: Memo) -> bool:
     for name in (at.OUTPUT_VALUE, at.OUTPUT_MIME_TYPE):
         draft.rest.pop(name, None)
     return True
+
+
+def _put_call_id(draft: Draft) -> None:
+    """A tool of LangChain's answers with a message that says which call of the model it is for."""
+    call_id = _member(_document(draft.rest.get(at.OUTPUT_VALUE)), "data").get("tool_call_id")
+    if isinstance(call_id, str) and at.OPENINFERENCE_TOOL_CALL_ID not in draft.rest:
+        draft.columns["call_id"] = call_id
 
 
 def _put_input_messages(draft: Draft, memo: Memo) -> None:
@@ -251,3 +260,8 @@ def _document(value: Any) -> dict[str, Any]:
     except InexactJsonError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
+    value = document.get(name)
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

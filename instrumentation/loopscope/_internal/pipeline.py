@@ -199,6 +199,15 @@ class Pipeline:
             self._host_spans.wait(deadline - time.monotonic())
         return empty and self._lost() == lost
 
+    def settle(self, timeout: float) -> bool:
+        """Wait until the worker has read everything so far, delivered or not; False when it has not in time."""
+        if self._worker is None:
+            return True
+        barrier = _Barrier()
+        self._queue.put(barrier)
+        self._hurry.set()
+        return barrier.reached.wait(timeout)
+
     @staticmethod
     def _lost() -> int:
         counts = guard.counts()

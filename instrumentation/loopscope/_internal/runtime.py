@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -181,12 +182,16 @@ def flush(timeout: float) -> bool:
 def shutdown(timeout: float = SHUTDOWN_SECONDS) -> bool:
     """Stop recording, deliver what is pending for at most `timeout` seconds; True when all of it was delivered."""
     global _runtime
+    deadline = time.monotonic() + timeout
+    if (ending := _runtime) is not None:
+        # The worker finds tool calls, and the ends of runs, in what it still has to read; they need a runtime.
+        ending.pipeline.settle(timeout)
     _end_chains()
     with _lock:
         runtime, _runtime = _runtime, None
     if runtime is None:
         return True
-    done = runtime.pipeline.flush(timeout, give_up_when_away=True)
+    done = runtime.pipeline.flush(max(deadline - time.monotonic(), 0.0), give_up_when_away=True)
     runtime.pipeline.close(0.5)
     return done
 

@@ -284,3 +284,19 @@ def test_a_recorded_tool_loop() -> None:
     assert [item.source for item in messages] == ["user", "assistant", "tool_call", "tool_result", "assistant"]
     prompts: list[PromptRow] = batch.prompts
     assert [item.kind for item in prompts] == ["tools"]
+
+
+def test_ids_in_what_langchain_gives() -> None:
+    """Calls and tool calls that somebody else recorded as well are told by them."""
+    kwargs = {"content": "hi", "id": "lc_run--1", "response_metadata": {"id": "msg_1"}}
+    result = {
+        "generations": [[{"text": "hi", "message": {"lc": 1, "kwargs": kwargs}}]],
+        "llm_output": {"id": "msg_1", "model": "claude-sonnet-4-6"},
+    }
+    call = spans_of({**USAGE, at.OUTPUT_VALUE: json.dumps(result)}).spans[0]
+    assert call.response_id == "msg_1"
+    said = {"type": "tool", "data": {"content": "K-1: here", "name": "find_order", "tool_call_id": "toolu_1"}}
+    tool = spans_of({at.OPENINFERENCE_KIND: "TOOL", at.OUTPUT_VALUE: json.dumps(said)}).spans[0]
+    assert (tool.kind, tool.call_id) == ("tool", "toolu_1")
+    nothing = spans_of({at.OPENINFERENCE_KIND: "TOOL", at.OUTPUT_VALUE: '{"data": [1]}'}).spans[0]
+    assert nothing.call_id == ""

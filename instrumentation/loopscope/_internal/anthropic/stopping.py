@@ -62,6 +62,7 @@ class StoppedCall:
         attributes |= {at.OPERATION_NAME: "limit", at.RUN_LIMIT_HIT: self._hit.name, at.TURN: max(run.turn, 1)}
         recording = runtime.start(active, f"limit {self._hit.name}", INTERNAL, place.parent, attributes)
         attributes[at.RUN_ID] = run.id
+        place.begun(active, recording.start.start_time)  # its results are of tools that were called, though never sent
         runtime.end(recording)
         if isinstance(run, InferredRun):
             run.end_at(recording.end_time, "limit")

@@ -1,0 +1,44 @@
+"""An agent as it is before Loopscope: a plain loop over messages.create. Nothing in it knows that it is recorded.
+
+loopscope run --agent orders plain_loop.py "Where is order K-88120?"
+"""
+
+import sys
+
+import anthropic
+
+TOOLS = [
+    {
+        "name": "find_order",
+        "description": "State of an order.",
+        "input_schema": {
+            "type": "object",
+            "properties": {"order_id": {"type": "string"}},
+            "required": ["order_id"],
+        },
+    }
+]
+
+
+def find_order(order_id: str) -> str:
+    return f"{order_id}: an espresso machine, delivered on Friday"
+
+
+def answer(question: str) -> str:
+    client = anthropic.Anthropic()
+    messages = [{"role": "user", "content": question}]
+    while True:
+        reply = client.messages.create(model="claude-sonnet-4-6", max_tokens=1_000, tools=TOOLS, messages=messages)
+        messages.append({"role": "assistant", "content": reply.content})
+        if reply.stop_reason != "tool_use":
+            return "".join(block.text for block in reply.content if block.type == "text")
+        results = [
+            {"type": "tool_result", "tool_use_id": block.id, "content": find_order(**block.input)}
+            for block in reply.content
+            if block.type == "tool_use"
+        ]
+        messages.append({"role": "user", "content": results})
+
+
+if __name__ == "__main__":
+    print(answer(" ".join(sys.argv[1:]) or "Where is order K-88120?"))
