@@ -21,7 +21,7 @@ from sdk_server import serving
 from sdk_worker import history
 
 import loopscope
-from loopscope._internal import backend, delivery, encoding, pipeline, redaction, spool, transport
+from loopscope._internal import backend, delivery, encoding, pipeline, redaction, span_writer, spool, transport
 
 spent: collections.Counter[str] = collections.Counter()
 times: collections.Counter[str] = collections.Counter()
@@ -52,14 +52,14 @@ def main() -> None:
 
     for owner, name, label in (
         (pipeline.Pipeline, "_handle", "worker: a round, all of it"),
-        (pipeline.Pipeline, "_append", "worker:   a span, all of it"),
-        (pipeline, "_scrub", "worker:     scrubbing of bodies"),
+        (span_writer.SpanWriter, "write", "worker:   a span, all of it"),
+        (span_writer.SpanWriter, "_scrub", "worker:     scrubbing of bodies"),
         (redaction, "common_prefix", "worker:       comparison with the call before"),
         (redaction, "find_credentials", "worker:       search of what is new"),
         (redaction.Scrubber, "scrub_texts", "worker:     scrubbing of small texts"),
-        (pipeline.Pipeline, "_cost", "worker:     cost"),
+        (span_writer.SpanWriter, "_cost", "worker:     cost"),
         (encoding, "span_parts", "worker:     encoding"),
-        (pipeline.Pipeline, "_breathe", "worker:     pauses"),
+        (span_writer.SpanWriter, "_breathe", "worker:     pauses"),
         (spool.Spool, "append", "worker:     append to the spool"),
         (delivery.Exporter, "_send_markers", "exporter: markers, all of it"),
         (delivery.Exporter, "_deliver", "exporter: spans, all of it"),

@@ -1,4 +1,4 @@
-"""From the host's threads to the spool: a bounded queue, and the worker that scrubs, completes, encodes and appends.
+"""From the host's threads to the spool: a bounded queue, and the worker that has each span written (`span_writer`).
 
 The host's thread only puts a reference on the queue. Every span that cannot be kept is counted, and the count is told
 to the collector (`loopscope.dropped.spans`). Threads start with the first item, so that a process that records nothing
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,17 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from loopscope_schemas import attributes as at
 
 from . import guard
-from .capture import NAMES, start_without_text, without_text
 from .config import QUEUE_MAX_ITEMS, Config
 from .endpoints import credential_free
-from .genai_metrics import GenAIMetrics
 from .host_spans import HostSpans, current_host_context
 from .spool import ADDRESS, directory_for
 
 if TYPE_CHECKING:
     from .delivery import Exporter
-    from .recording import Payload, Recording, Start
-    from .redaction import Scrubber
+    from .recording import Recording, Start
+    from .span_writer import SpanWriter
     from .spool import Spool
 
 COALESCE_SECONDS = 0.2
@@ -41,11 +39,6 @@ SOON_SECONDS = 0.01
 """As long it waits where an answer must be read before the next call; no competition for a call that just returns."""
 HURRY_SHARE = 8
 """The worker waits no longer once this part (1/8) of the memory it may hold is taken."""
-BREATH_SECONDS = 0.0001
-"""Between two steps the worker sleeps this long: a host thread that waits for the interpreter gets it at once, where it
-would else wait for up to the switch interval (5 ms)."""
-BREATH_MIN_BYTES = 64 * 1024
-"""The steps of a smaller span are shorter than a pause costs."""
 BUSY_QUEUE_ITEMS = 200
 """With more than this waiting, the worker does not pause."""
 SMALL_ITEM_BYTES = 2_000
@@ -106,7 +99,6 @@ class Pipeline:
         """What the worker itself found to do: done at once, so that a flush that waits for what led to it has it."""
         self._beats: list[Callable[[], None]] = []
         self._prices_asked = False
-        self._metrics = GenAIMetrics(version)
         self._host_spans: HostSpans | None = None
         if config.host_spans != "off":
             self._host_spans = HostSpans(version, content=config.host_spans == "full")
@@ -288,6 +280,7 @@ class Pipeline:
             from .encoding import resource, scope
             from .redaction import Scrubber
             from .rule_search import RuleSet
+            from .span_writer import SpanWriter
             from .spool import Spool
 
         if self._directory is not None:
@@ -308,6 +301,7 @@ class Pipeline:
         scrubber = Scrubber(
             credentials=self._config.redact, rules=RuleSet(self._config.redact_rules, self._config.redact_pii)
         )
+        writer = SpanWriter(self._config, self._version, self._spool, scrubber, self._host_spans, busy=self._is_busy)
         stop: _Stop | None = None
         while stop is None:
             items = [self._queue.get()]
@@ -323,7 +317,7 @@ class Pipeline:
             except Empty:
                 pass
             try:
-                stop = self._handle(items, self._spool, exporter, scrubber)
+                stop = self._handle(items, exporter, writer)
             except Exception as error:
                 if guard.reraise:
                     raise
@@ -335,7 +329,7 @@ class Pipeline:
         exporter.stop(1.0)
         self._spool.close()
 
-    def _handle(self, items: list[Any], spool: Spool, exporter: Exporter, scrubber: Scrubber) -> _Stop | None:
+    def _handle(self, items: list[Any], exporter: Exporter, writer: SpanWriter) -> _Stop | None:
         from .encoding import marker
 
         ended = {item.recording.start.span_id for item in items if isinstance(item, _Ended)}
@@ -343,14 +337,14 @@ class Pipeline:
         # A span that ended in the meantime needs no marker any more.
         waiting = [item for item in starts if item.start.span_id not in ended]
         try:
-            starting = [_cleaned(item.start, scrubber) for item in waiting]
+            starting = [writer.cleaned(item.start) for item in waiting]
             for item, start in zip(waiting, starting, strict=True):
                 if item.heartbeat:
                     exporter.opened(start)
             exporter.mark([marker(start) for start in starting])
         except Exception as error:  # noqa: BLE001 - a marker is best effort
             guard.swallowed("loopscope start marker", error)
-        self._begin_in_host(starts, scrubber)
+        self._begin_in_host(starts, writer)
         with self._lock:
             self._queued_items -= len(starts)
             self._queued_bytes -= SMALL_ITEM_BYTES * len(starts)
@@ -366,20 +360,20 @@ class Pipeline:
             elif isinstance(item, _Stop):
                 stop = item
             else:
-                self._handle_one(item, spool, exporter, scrubber)
+                self._handle_one(item, exporter, writer)
             items[index] = None  # the bodies go as soon as they are written
         self._handling = False
         guard.guarded(exporter.wake)()  # what was written is written, whatever this does
         return stop
 
-    def _handle_one(self, item: object, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
+    def _handle_one(self, item: object, exporter: Exporter, writer: SpanWriter) -> None:
         self._own.append(item)
         while self._own:
             item = self._own.popleft()
             if isinstance(item, _Work):
                 self._do(item)
             elif isinstance(item, _Ended):
-                self._keep(item, spool, exporter, scrubber)
+                self._keep(item, exporter, writer)
             elif isinstance(item, _Started):
                 self._queue.put(item)
 
@@ -393,19 +387,19 @@ class Pipeline:
                 self._queued_items -= 1
                 self._queued_bytes -= SMALL_ITEM_BYTES
 
-    def _begin_in_host(self, starts: list[_Started], scrubber: Scrubber) -> None:
+    def _begin_in_host(self, starts: list[_Started], writer: SpanWriter) -> None:
         if self._host_spans is None:
             return
         for item in starts:
             try:
-                self._host_spans.began(_cleaned(item.start, scrubber), item.host_parent)
+                self._host_spans.began(writer.cleaned(item.start), item.host_parent)
             except Exception as error:  # noqa: BLE001 - a copy is best effort
                 guard.swallowed("loopscope host spans", error)
 
-    def _keep(self, item: _Ended, spool: Spool, exporter: Exporter, scrubber: Scrubber) -> None:
+    def _keep(self, item: _Ended, exporter: Exporter, writer: SpanWriter) -> None:
         try:
             exporter.closed(item.recording.start.span_id)
-            self._append(item.recording, spool, scrubber)
+            writer.write(item.recording)
         except Exception as error:  # noqa: BLE001 - one span that cannot be written must not end the worker
             guard.count("spans_dropped")
             guard.swallowed("loopscope worker", error)
@@ -414,49 +408,8 @@ class Pipeline:
                 self._queued_items -= 1
                 self._queued_bytes -= item.size
 
-    def _append(self, recording: Recording, spool: Spool, scrubber: Scrubber) -> None:
-        from .encoding import small_texts, span_parts
-
-        payload = recording.payload
-        attributes: dict[str, Any] = {**recording.start.attributes, **payload.attributes}
-        changed: dict[str, str] = {}
-        if payload.complete is not None:
-            try:
-                attributes |= payload.complete(payload)
-            except Exception as error:  # noqa: BLE001 - what could not be read is left out; the bodies are kept as they are
-                guard.swallowed("loopscope completion of a span", error)
-        if not recording.content:
-            attributes = without_text(payload, attributes)
-        self._breathe(payload.size)
-        if not scrubber.idle:
-            changed, redactions = scrubber.scrub_texts(small_texts(payload, attributes), _names(attributes))
-            redactions += _scrub(payload, attributes, scrubber)
-            if redactions:
-                attributes[at.REDACTIONS] = redactions
-                guard.count("redactions", redactions)
-            self._breathe(payload.size)
-        # A source that is stated already: a cost that somebody reported, or that stands on another span.
-        if at.USAGE_RAW in attributes and at.COST_SOURCE not in attributes:
-            attributes |= self._cost(attributes, recording.start)
-            self._breathe(payload.size)
-        if payload.settled is not None:
-            payload.settled(attributes)
-        parts = span_parts(recording, attributes, changed)
-        self._breathe(payload.size)
-        spool.append(parts)
-        self._metrics.record(attributes, (recording.end_time - recording.start.start_time) / 1e9)
-        if self._host_spans is not None:
-            self._host_spans.ended(recording.start, recording.end_time, parts)
-        payload.release()  # a Run that the host keeps must not keep what it recorded
-
-    def _breathe(self, payload_bytes: int) -> None:
-        if payload_bytes >= BREATH_MIN_BYTES and self._queued_items < BUSY_QUEUE_ITEMS:
-            time.sleep(BREATH_SECONDS)
-
-    def _cost(self, attributes: Mapping[str, Any], start: Start) -> Mapping[str, Any]:
-        from .costs import cost_attributes
-
-        return cost_attributes(attributes, start.start_time, self._config.price_overrides)
+    def _is_busy(self) -> bool:
+        return self._queued_items >= BUSY_QUEUE_ITEMS
 
     def _resource_attributes(self) -> dict[str, Any]:
         config = self._config
@@ -488,38 +441,3 @@ def _import_prices() -> None:
             import genai_prices  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except Exception as error:  # noqa: BLE001 - without it costs are unknown, all else works
         guard.swallowed("loopscope import of the price list", error)
-
-
-def _names(attributes: Mapping[str, Any]) -> set[str]:
-    return {value for key in NAMES if isinstance(value := attributes.get(key), str)}
-
-
-def _cleaned(start: Start, scrubber: Scrubber) -> Start:
-    """A start without what is scrubbed; a name or an id may hold it."""
-    if not start.content:
-        start = start_without_text(start)
-    if scrubber.idle:
-        return start
-    texts = [value for value in start.attributes.values() if isinstance(value, str)]
-    changed, _ = scrubber.scrub_texts(texts, _names(start.attributes))
-    if not changed:
-        return start
-    cleaned = {
-        key: changed.get(value, value) if isinstance(value, str) else value for key, value in start.attributes.items()
-    }
-    return start._replace(attributes=cleaned)
-
-
-def _scrub(payload: Payload, attributes: Mapping[str, Any], scrubber: Scrubber) -> int:
-    """Scrub everything large in the payload; the number of finds."""
-    total = 0
-    for name, text in payload.texts.items():
-        payload.texts[name], found = scrubber.scrub(text)
-        total += found
-    for name, body in payload.bodies.items():
-        if name == at.REQUEST_BODY:
-            payload.bodies[name], found = scrubber.scrub_history(body, str(attributes.get(at.RUN_ID)), body[:512])
-        else:
-            payload.bodies[name], found = scrubber.scrub(body)
-        total += found
-    return total
