@@ -634,8 +634,8 @@ def test_workers_of_multiprocessing_record_for_themselves(method: str, server: S
         "PYTHONWARNINGS": "ignore::DeprecationWarning",
     }
     subprocess.run([sys.executable, str(program)], env=environment, timeout=180, check=True)
-    texts = [call["loopscope.request.body"].split(b'"content":"')[1].split(b'"')[0] for call in server.calls()]
-    assert sorted(texts) == [b"four", b"one", b"parent", b"parent again", b"three", b"two"]
+    texts = [json.loads(call["loopscope.request.body"])["messages"][0]["content"] for call in server.calls()]
+    assert sorted(texts) == ["four", "one", "parent", "parent again", "three", "two"]
     processes = {call.resource["loopscope.process.id"]: call.resource["process.pid"] for call in server.calls()}
     assert len(set(processes.values())) == len(processes) >= 2
 

@@ -17,6 +17,8 @@ import loopscope
 from loopscope._internal import guard, scope
 from loopscope.stub import Fault, Pacing, StubServer, ToolCall, Turn
 
+from support.sdk_features import has
+
 from .agent_loops import LOOKUP, MODEL, SYNC
 from .faults import Place, broken, places, settle, watching
 from .provider_server import Server
@@ -93,7 +95,8 @@ class Agent:
         with self.client("loop") as own:
             seen.append([answer.content[-1].type for answer in SYNC["stream"](own, "bare")])
         with self.client("say") as own:
-            seen.append(own.messages.count_tokens(model=MODEL, messages=ASK["messages"]).input_tokens)
+            if has("messages.count_tokens"):
+                seen.append(own.messages.count_tokens(model=MODEL, messages=ASK["messages"]).input_tokens)
             seen.append(own.messages.with_raw_response.create(**ASK).parse().content[0].text)
         return seen
 

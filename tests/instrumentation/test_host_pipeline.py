@@ -43,7 +43,10 @@ BEGIN = """
                  "duration": span.end_time - span.start_time}
                 for span in exporter.get_finished_spans()]
 
-    client = anthropic.Anthropic(max_retries=0, open_telemetry=False)
+    from inspect import signature
+
+    own = {"open_telemetry": False} if "open_telemetry" in signature(anthropic.Anthropic).parameters else {}
+    client = anthropic.Anthropic(max_retries=0, **own)
     ask = dict(model="claude-sonnet-4-6", max_tokens=9, system="the secret system",
                messages=[{"role": "user", "content": "the secret question " * 20}])
 
