@@ -12,12 +12,11 @@ from typing import Any
 
 import anthropic
 import pytest
+from support.sdk_features import has
 
 import loopscope
 from loopscope._internal import guard, scope
 from loopscope.stub import Fault, Pacing, StubServer, ToolCall, Turn
-
-from support.sdk_features import has
 
 from .agent_loops import LOOKUP, MODEL, SYNC
 from .faults import Place, broken, places, settle, watching
