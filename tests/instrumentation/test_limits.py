@@ -86,6 +86,7 @@ def test_a_limit_ends_a_bare_loop(
     run = found_run(server)
     assert stopped["loopscope.run.id"] == run["loopscope.run.id"]
     assert run["loopscope.run.outcome"] == "limit"
+    assert json.loads(run["loopscope.run.final_answer"]) == last.content[0].text
     assert run["loopscope.run.limit_hit"] == kind == stopped["loopscope.run.limit_hit"]
     assert json.loads(run["loopscope.run.limits"]) == KINDS[kind] | {"on_hit": "partial"}
     assert {call["loopscope.run.id"] for call in server.calls()} == {run["loopscope.run.id"]}

@@ -22,6 +22,7 @@ from loopscope_schemas import attributes as at
 
 from . import guard, runtime
 from .fingerprints import digest_of, digest_of_content, field_of
+from .jsontext import json_text
 from .recording import Recording
 from .runs import Run
 from .tooluse import results_in
@@ -86,8 +87,10 @@ class InferredRun(Run):
         return self._unread is not None
 
     @guard.guarded
-    def end_at(self, moment: int, outcome: str, error: Mapping[str, Any] | None = None) -> None:
-        """Say that the run has ended, at Unix ns, as far as one can tell now."""
+    def end_at(
+        self, moment: int, outcome: str, error: Mapping[str, Any] | None = None, answer: str | None = None
+    ) -> None:
+        """Say that the run has ended, at Unix ns, as far as one can tell now; `answer` where no LLM call gave it."""
         recording, active = self._recording, runtime.configured()
         if recording is None or active is None or recording.generation != active.generation:
             return
@@ -100,6 +103,8 @@ class InferredRun(Run):
         if error is not None and not self.limit_hit:
             ended.payload.failed = str(error.get("message", ""))
             ended.set({name: value for name, value in error.items() if name != "message"})
+        if answer is not None:
+            ended.payload.texts[at.RUN_FINAL_ANSWER] = json_text(answer)
         ended.payload.events.extend(recording.payload.events)
         runtime.end(ended, at_time=moment)
 

@@ -65,7 +65,8 @@ class StoppedCall:
         place.begun(active, recording.start.start_time)  # its results are of tools that were called, though never sent
         runtime.end(recording)
         if isinstance(run, InferredRun):
-            run.end_at(recording.end_time, "limit")
+            told = self._text if self._hit.on_hit == "partial" else None
+            run.end_at(recording.end_time, "limit", answer=told)
 
     # --- what the host gets ---
 
