@@ -162,7 +162,11 @@ if __name__ == "__main__":
     assert {call["loopscope.run.id"] for call in inside} == run_ids
     spans = server.spans()
     assert len({span.span.span_id for span in spans}) == len(spans)
-    assert sorted(s["gen_ai.agent.name"] for s in spans if s.operation == "invoke_agent") == ["A", "B", "maker"]
+    runs = [span for span in spans if span.operation == "invoke_agent"]
+    found = {span["loopscope.run.id"] for span in runs if span.get("loopscope.run.inferred")}
+    assert found == {calls[0]["loopscope.run.id"]}, "the one call outside, which is a run by itself"
+    declared = [span["gen_ai.agent.name"] for span in runs if not span.get("loopscope.run.inferred")]
+    assert sorted(declared) == ["A", "B", "maker"]
 
 
 def test_a_sub_agent_in_a_child_process(server: Server, tmp_path: Path) -> None:
