@@ -24,6 +24,7 @@ from .recording import INTERNAL, NOWHERE, Recording, host_span, qualified_name
 from .tooluse import ToolUses
 
 if TYPE_CHECKING:
+    from .config import Config
     from .steps import Step
 
 Outcome = Literal["completed", "partial", "limit", "failed", "escalated"]
@@ -412,6 +413,18 @@ def agent_attributes(
         at.TASK_ID: task_id,
     }
     return {key: value for key, value in named.items() if value is not None}
+
+
+def owner_attributes(config: Config, run: Run | None) -> dict[str, Any]:
+    """Whose span it is: the run's, or the configured agent's outside of any."""
+    if run is not None:
+        return dict(run.shared_attributes)
+    return agent_attributes(
+        agent=config.agent,
+        version=config.agent_version,
+        conversation_id=config.conversation_id,
+        user_id=config.user_id,
+    )
 
 
 def _shared(outer: scope.Scope, name: str) -> Any:

@@ -19,7 +19,7 @@ from .arguments import bound_arguments
 from .errors import error_class_of
 from .jsontext import json_text
 from .recording import INTERNAL, Recording, host_span, new_trace_id, qualified_name
-from .runs import Run, agent_attributes
+from .runs import Run, owner_attributes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,15 +114,7 @@ class _Tool:
         run = outer.run if outer is not None else active.chains.owner_of_tool(self.name)
         around = outer if outer is not None else run.scope if run is not None else None
         config = active.config
-        if run is not None:
-            attributes = dict(run.shared_attributes)
-        else:
-            attributes = agent_attributes(
-                agent=config.agent,
-                version=config.agent_version,
-                conversation_id=config.conversation_id,
-                user_id=config.user_id,
-            )
+        attributes = owner_attributes(config, run)
         attributes[at.OPERATION_NAME] = "execute_tool"
         attributes[at.TOOL_NAME] = self.name
         attributes[at.TOOL_TYPE] = "function"

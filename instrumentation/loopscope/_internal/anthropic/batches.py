@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from loopscope._internal import guard, runtime
 from loopscope._internal.recording import CLIENT
-from loopscope._internal.runs import agent_attributes
+from loopscope._internal.runs import owner_attributes
 from loopscope_schemas import attributes as at
 
 from .batch_results import Batch, complete_result, remember, times_of
@@ -150,13 +150,7 @@ class ResultLines(StreamCapture):
 
 
 def _own_attributes(active: Runtime) -> dict[str, Any]:
-    config = active.config
-    return agent_attributes(
-        agent=config.agent,
-        version=config.agent_version,
-        conversation_id=config.conversation_id,
-        user_id=config.user_id,
-    )
+    return owner_attributes(active.config, None)
 
 
 def _content(message: Any) -> bytes | None:

@@ -12,7 +12,7 @@ from loopscope._internal import guard, runtime, scope
 from loopscope._internal.costs import cost_attributes, is_priced
 from loopscope._internal.inferred import InferredRun
 from loopscope._internal.recording import Recording, SpanIds, host_span
-from loopscope._internal.runs import Run, agent_attributes
+from loopscope._internal.runs import Run, owner_attributes
 from loopscope._internal.tools import recording_run_id
 from loopscope._internal.tooluse import results_in
 from loopscope_schemas import attributes as at
@@ -64,15 +64,7 @@ class Place:
 
     def attributes(self, active: Runtime) -> dict[str, Any]:
         """What the call's span carries of its run and agent."""
-        if self.run is not None:
-            return dict(self.run.shared_attributes)
-        config = active.config
-        return agent_attributes(
-            agent=config.agent,
-            version=config.agent_version,
-            conversation_id=config.conversation_id,
-            user_id=config.user_id,
-        )
+        return owner_attributes(active.config, self.run)
 
     def next_turn(self) -> int | None:
         """The turn that this call is; None when it is none."""

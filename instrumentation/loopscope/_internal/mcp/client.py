@@ -12,7 +12,7 @@ from loopscope._internal import guard, runtime, scope
 from loopscope._internal.errors import DETERMINISTIC, TRANSIENT, error_class_of
 from loopscope._internal.jsontext import json_text
 from loopscope._internal.recording import CLIENT, Recording, host_span, qualified_name
-from loopscope._internal.runs import agent_attributes
+from loopscope._internal.runs import owner_attributes
 from loopscope._internal.tools import recording_run_id
 from loopscope_schemas import attributes as at
 
@@ -63,7 +63,7 @@ class ClientCall:
         self._run: Run | None = self._outer.run if self._outer is not None else None
         text = json_text(arguments if arguments is not None else {})
         self._key = (name, hashlib.blake2b(text, digest_size=16).digest())
-        attributes, run = owner_attributes(active, self._outer), self._run
+        attributes, run = owner_attributes(active.config, self._run), self._run
         attributes |= {at.OPERATION_NAME: "execute_tool", at.TOOL_NAME: name, at.TOOL_TYPE: "extension"}
         attributes |= _connection(client)
         self._attempt = 1
@@ -106,19 +106,6 @@ class ClientCall:
 
 
 # --- what client and server share ---
-
-
-def owner_attributes(active: Runtime, outer: scope.Scope | None) -> dict[str, Any]:
-    """Whose span it is: the run's around it, or the configured agent's."""
-    if outer is not None and outer.run is not None:
-        return dict(outer.run.shared_attributes)
-    config = active.config
-    return agent_attributes(
-        agent=config.agent,
-        version=config.agent_version,
-        conversation_id=config.conversation_id,
-        user_id=config.user_id,
-    )
 
 
 def open_span(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from loopscope._internal import guard, runtime, scope, toolcalls
 from loopscope._internal.jsontext import json_text
+from loopscope._internal.runs import owner_attributes
 from loopscope_schemas import attributes as at
 
 from . import context
-from .client import calling, error_text, fail, finish, is_error, open_span, owner_attributes, wire_form
+from .client import calling, error_text, fail, finish, is_error, open_span, wire_form
 
 if TYPE_CHECKING:
     from loopscope._internal.runtime import Runtime
@@ -56,7 +57,7 @@ class ServedCall:
         operation = "serve_tool" if has_client else "execute_tool"
         # The run's agent is the client's; without its Run at hand nothing is known of it, and it is not this process'.
         known = not has_client or (outer is not None and outer.run is not None)
-        attributes = owner_attributes(active, outer) if known else {}
+        attributes = owner_attributes(active.config, outer.run if outer is not None else None) if known else {}
         attributes |= {at.OPERATION_NAME: operation, at.TOOL_NAME: name, at.TOOL_TYPE: "extension"}
         for attribute, value in (
             (at.MCP_SERVER_NAME, request.server_name),
